@@ -1,0 +1,1 @@
+"""ROS-free, torch-free core: what an observation is, how it is prepared, and how a chunk is executed in time."""

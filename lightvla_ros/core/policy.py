@@ -1,0 +1,241 @@
+"""The policy: observation in, action chunk out, in one straight line of stages.
+
+`Engine` is what a backend must offer; `PrunedPolicy` composes an engine with preprocessing, the
+prompt and the normalisation statistics. Nothing here knows which backend runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightvla_ros.core.errors import EngineError, ObservationError
+from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer, binarize_gripper
+from lightvla_ros.core.observation import ActionChunk, Observation
+from lightvla_ros.core.preprocess import ImagePreprocessor
+from lightvla_ros.core.prompt import PromptEncoder
+
+STAGES = ("preprocess", "vision", "pruner", "decoder", "post")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySpec:
+    """What a policy needs and gives.
+
+    Attributes:
+        name: the bundle's or checkpoint's name.
+        backend: what runs it ("torch", "onnxruntime", "tensorrt").
+        camera_names: cameras in the order the model was trained with.
+        grid: (rows, columns) of visual tokens of one camera.
+        chunk_size: steps per chunk.
+        action_names: one name per action dimension; the gripper is the last.
+        proprio_dim: length of the state vector.
+        step_period_ns: time between two steps of a chunk.
+    """
+
+    name: str
+    backend: str
+    camera_names: tuple[str, ...]
+    grid: tuple[int, int]
+    chunk_size: int
+    action_names: tuple[str, ...]
+    proprio_dim: int
+    step_period_ns: int
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """Visual tokens over all cameras, before pruning."""
+        return len(self.camera_names) * self.grid[0] * self.grid[1]
+
+
+class Policy(Protocol):
+    """Anything that turns an observation into an action chunk."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """What the policy needs and gives."""
+        ...
+
+    def check_instruction(self, instruction: str) -> None:
+        """Raise `InstructionError` when the instruction cannot be used; cheap, touches no engine."""
+        ...
+
+    def predict_chunk(self, observation: Observation) -> ActionChunk:
+        """Answer one observation.
+
+        Raises:
+            ObservationError: the observation does not fit `spec` or is not finite.
+            InstructionError: the instruction cannot be turned into a prompt.
+            EngineError: the backend failed or gave non-finite actions.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the backend holds; the policy cannot be used afterwards."""
+        ...
+
+
+class Engine(Protocol):
+    """The stages of a pruned policy on one backend.
+
+    `patches` and `prompt` are handles of the backend's own kind (host arrays, device tensors);
+    callers only pass them on.
+    """
+
+    def encode_prompt(self, input_ids: NDArray[np.int64]) -> Any:
+        """Embed a prompt once per instruction.
+
+        Args:
+            input_ids: int64 [n], BOS first, without the trailing "▁".
+
+        Returns:
+            Handle of the prompt's tokens and pruner keys (spec §4.1: RMS-normalised rows).
+        """
+        ...
+
+    def encode_images(self, pixel_values: NDArray[np.float32]) -> Any:
+        """Turn float32 [1, C, S, S] pixels into a handle of the N projected visual tokens."""
+        ...
+
+    def prune(self, patches: Any, prompt: Any, proprio: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Choose the tokens to retain (spec §4.1-4.2).
+
+        Args:
+            patches: handle from `encode_images`.
+            prompt: handle from `encode_prompt`.
+            proprio: float32 [P], normalised.
+
+        Returns:
+            int64 [K], ascending, 1 <= K <= N.
+        """
+        ...
+
+    def decode(
+        self, patches: Any, retained_indices: NDArray[np.int64], prompt: Any, proprio: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Decode the retained tokens into float32 [chunk_size, action_dim] normalised actions."""
+        ...
+
+    def close(self) -> None:
+        """Free what the backend holds."""
+        ...
+
+
+class _StageClock:
+    """Collect wall time between marks, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.timings_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.timings_ms[stage] = (now - self._last) * 1e3
+        self._last = now
+
+
+class PrunedPolicy:
+    """LightVLA as one composition: preprocess -> vision -> pruner -> decoder -> unnormalise.
+
+    Not thread safe: one caller at a time. The prompt is encoded once per instruction.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: PolicySpec,
+        engine: Engine,
+        preprocessor: ImagePreprocessor,
+        prompt_encoder: PromptEncoder,
+        proprio_normalizer: ProprioNormalizer,
+        action_normalizer: ActionNormalizer,
+    ) -> None:
+        self._spec = spec
+        self.engine = engine
+        self.preprocessor = preprocessor
+        self.prompt_encoder = prompt_encoder
+        self.proprio_normalizer = proprio_normalizer
+        self.action_normalizer = action_normalizer
+        self._prompt: tuple[str, Any] | None = None
+
+    @property
+    def spec(self) -> PolicySpec:
+        """What the policy needs and gives."""
+        return self._spec
+
+    def check_instruction(self, instruction: str) -> None:
+        """Raise `InstructionError` when the instruction does not fit the model's prompt."""
+        self.prompt_encoder.encode(instruction)
+
+    def predict_chunk(self, observation: Observation) -> ActionChunk:
+        """Answer one observation; see `Policy.predict_chunk`."""
+        self._check(observation)
+        clock = _StageClock()
+        prompt = self._encoded_prompt(observation.instruction)
+        proprio = self.proprio_normalizer.normalize(observation.proprio)
+        images = [observation.images[name] for name in self._spec.camera_names]
+        pixel_values = self.preprocessor(images)
+        clock.mark("preprocess")
+        patches = self.engine.encode_images(pixel_values)
+        clock.mark("vision")
+        retained_indices = self.engine.prune(patches, prompt, proprio)
+        clock.mark("pruner")
+        normalized = self.engine.decode(patches, retained_indices, prompt, proprio)
+        clock.mark("decoder")
+        if not np.isfinite(normalized).all():
+            raise EngineError(
+                "actions of the policy",
+                got=f"{np.count_nonzero(~np.isfinite(normalized))} non-finite values",
+                expected="finite numbers",
+                fix="run `lightvla verify` on the bundle; a half-precision overflow shows there",
+            )
+        actions = binarize_gripper(self.action_normalizer.unnormalize(normalized)).astype(np.float32)
+        keep_masks = self._keep_masks(retained_indices)
+        clock.mark("post")
+        return ActionChunk(
+            actions=actions,
+            stamp_ns=observation.stamp_ns,
+            step_period_ns=self._spec.step_period_ns,
+            keep_masks=keep_masks,
+            timings_ms=clock.timings_ms,
+            instruction=observation.instruction,
+            epoch=observation.epoch,
+        )
+
+    def close(self) -> None:
+        """Free what the backend holds."""
+        self.engine.close()
+
+    def _encoded_prompt(self, instruction: str) -> Any:
+        if self._prompt is None or self._prompt[0] != instruction:
+            self._prompt = (instruction, self.engine.encode_prompt(self.prompt_encoder.encode(instruction)))
+        return self._prompt[1]
+
+    def _keep_masks(self, retained_indices: NDArray[np.int64]) -> Mapping[str, NDArray[np.bool_]]:
+        keep = np.zeros(self._spec.num_visual_tokens, dtype=np.bool_)
+        keep[retained_indices] = True
+        grids = keep.reshape(len(self._spec.camera_names), *self._spec.grid)
+        return dict(zip(self._spec.camera_names, grids, strict=True))
+
+    def _check(self, observation: Observation) -> None:
+        missing = [name for name in self._spec.camera_names if name not in observation.images]
+        if missing:
+            raise ObservationError(
+                "images of the observation",
+                got=sorted(observation.images),
+                expected=f"the cameras {list(self._spec.camera_names)}",
+                fix=f"provide {missing}",
+            )
+        proprio = observation.proprio
+        if proprio.shape != (self._spec.proprio_dim,) or not np.isfinite(proprio).all():
+            raise ObservationError(
+                "proprio of the observation",
+                got=f"shape {proprio.shape}, values {np.array2string(proprio, precision=3)}",
+                expected=f"{self._spec.proprio_dim} finite numbers",
+                fix="check the robot state topics and `proprio.source`",
+            )

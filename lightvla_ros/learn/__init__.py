@@ -1,0 +1,1 @@
+"""Demonstrations, training and closed-loop evaluation."""

@@ -1,0 +1,1 @@
+"""The only rclpy code: the policy node, the simulator node and their edges."""

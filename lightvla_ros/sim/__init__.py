@@ -1,0 +1,1 @@
+"""Simulated worlds behind one protocol, and scripted experts that act in them."""
