@@ -1,0 +1,128 @@
+"""The decoder: a Llama whose attention is bidirectional and whose positions are explicit (spec §3.4-3.6).
+
+Bidirectional attention with explicit position ids does not care about the order of its rows, so the
+sequence can be laid out for static slices (see `lightvla.py`). The last layer computes only the rows
+somebody reads.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightvla_ros.model.config import ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a weight, computed in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis; same shape and dtype."""
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * y.to(x.dtype)
+
+
+def rotary_angles(config: ModelConfig, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return cos and sin [B, 1, L, head_dim] for int64 positions [B, L], computed in float32."""
+    head_dim = config.hidden_size // config.num_heads
+    exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    frequencies = 1.0 / config.rope_theta**exponent
+    frequencies = frequencies.to(getattr(torch, config.rope_frequency_dtype)).float()
+    angles = positions[:, :, None].float() * frequencies  # [B, L, head_dim / 2]
+    angles = torch.cat([angles, angles], dim=-1)[:, None]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    left, right = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-right, left], dim=-1) * sin
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        D = config.hidden_size
+        self.num_heads, self.head_dim = config.num_heads, D // config.num_heads
+        self.q_proj = nn.Linear(D, D, bias=False)
+        self.k_proj = nn.Linear(D, D, bias=False)
+        self.v_proj = nn.Linear(D, D, bias=False)
+        self.o_proj = nn.Linear(D, D, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, key_mask: Tensor | None, rows: slice) -> Tensor:
+        q = _rotate(self._heads(self.q_proj(x[:, rows])), cos[:, :, rows], sin[:, :, rows])
+        k = _rotate(self._heads(self.k_proj(x)), cos, sin)
+        v = self._heads(self.v_proj(x))
+        mask = None if key_mask is None else key_mask[:, None, None]  # [B, 1, 1, L], hides padded keys
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.o_proj(y.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)  # [B, heads, L, head_dim]
+
+
+class _Mlp(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = _Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = _Mlp(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, key_mask: Tensor | None, rows: slice) -> Tensor:
+        x = x[:, rows] + self.self_attn(self.input_layernorm(x), cos, sin, key_mask, rows)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Embedding table, bidirectional layers and final norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, positions: Tensor, key_mask: Tensor | None, rows: slice) -> Tensor:
+        """Run all layers; the last one only for `rows`.
+
+        Args:
+            x: [B, L, D] token embeddings in any order.
+            positions: int64 [B, L] position ids, those before pruning (spec §3.5).
+            key_mask: bool [B, L], False for padding; None when every row is real.
+            rows: rows of the result somebody needs; `slice(None)` for all.
+
+        Returns:
+            [B, len(rows), D] after the final norm.
+        """
+        cos, sin = rotary_angles(self.config, positions, x.dtype)
+        everything = slice(None)
+        for layer in self.layers[:-1]:
+            x = layer(x, cos, sin, key_mask, everything)
+        return self.norm(self.layers[-1](x, cos, sin, key_mask, rows))
+
+
+class LanguageModel(nn.Module):
+    """Holds the decoder under the name it has in published checkpoints; there is no `lm_head`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.model = Decoder(config)

@@ -1,0 +1,121 @@
+"""Parameter-free, query-driven pruning of visual tokens (spec §4; LightVLA, arXiv 2509.12594).
+
+With n the RMS normalisation (eps 1e-6, no weight), P the patches and T the task tokens:
+
+    Q = n(softmax(n(P) n(T)^T / sqrt(D)) n(T))        one query per patch
+    S = Q n(P)^T / sqrt(D)                            row i: what query i asks for
+    retained = unique(argmax_j S_ij)                  inference
+    M = onehot(argmax S) + softmax(S) - sg(softmax(S))  training; pruned = M P
+
+Scores are computed in float32 whatever the model's dtype: bfloat16 ties decide tokens (spec §4.4).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_RMS_EPS = 1e-6
+
+
+def rms_normalize(x: Tensor) -> Tensor:
+    """Divide each row by its root mean square in float32; zero rows stay zero."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + _RMS_EPS)
+
+
+class Retained(NamedTuple):
+    """A pruned set in a form of static shape.
+
+    Attributes:
+        order: int64 [B, N]; the retained indices ascending, then the dropped ones ascending.
+        count: int64 [B]; how many of `order` are retained, 1 <= count <= N.
+    """
+
+    order: Tensor
+    count: Tensor
+
+
+class TokenPruner(nn.Module):
+    """Choose visual tokens by what the task tokens ask for; holds no parameters."""
+
+    def forward(self, patches: Tensor, task_tokens: Tensor, task_mask: Tensor | None = None) -> Tensor:
+        """Return the tokens retained at inference.
+
+        Args:
+            patches: [B, N, D] projected visual tokens.
+            task_tokens: [B, M, D] every token after the visual ones; zero rows change nothing (spec §4.4).
+            task_mask: bool [B, M], False for padding; None when all rows are real.
+
+        Returns:
+            bool [B, N], True where retained.
+        """
+        return self.keep_mask(self.score(patches, rms_normalize(task_tokens), task_mask))
+
+    @staticmethod
+    def score(patches: Tensor, task_keys: Tensor, task_mask: Tensor | None = None) -> Tensor:
+        """Score every patch for every query.
+
+        Args:
+            patches: [B, N, D].
+            task_keys: float32 [B, M, D], task tokens after `rms_normalize`; those of the prompt can be
+                computed once per instruction.
+            task_mask: bool [B, M] or None.
+
+        Returns:
+            float32 [B, N, N]; row i is query i, column j is candidate token j.
+        """
+        scale = patches.shape[-1] ** -0.5
+        patch_keys = rms_normalize(patches)
+        attention = patch_keys @ task_keys.transpose(1, 2) * scale  # [B, N, M]
+        if task_mask is not None:
+            attention = attention.masked_fill(~task_mask[:, None], float("-inf"))
+        queries = rms_normalize(attention.softmax(-1) @ task_keys)  # [B, N, D]
+        return queries @ patch_keys.transpose(1, 2) * scale
+
+    @staticmethod
+    def keep_mask(score: Tensor) -> Tensor:
+        """Mark every token that is some query's first maximum: [B, N, N] -> bool [B, N]."""
+        # Comparing with arange instead of scattering or NonZero keeps the graph static for export.
+        candidates = torch.arange(score.shape[-1], device=score.device)
+        return (score.argmax(-1)[:, :, None] == candidates).any(1)
+
+    @staticmethod
+    def retained(keep_mask: Tensor) -> Retained:
+        """Order tokens retained first, each part ascending: bool [B, N] -> `Retained`."""
+        N = keep_mask.shape[-1]
+        key = torch.arange(N, device=keep_mask.device) + N * (~keep_mask).long()
+        order = key.topk(N, dim=-1, largest=False, sorted=True).values % N
+        return Retained(order=order, count=keep_mask.sum(-1))
+
+    @classmethod
+    def select_soft(
+        cls,
+        patches: Tensor,
+        task_tokens: Tensor,
+        noise_scale: float,
+        noise: Tensor,
+        task_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Select one token per query, differentiably (spec §4.3).
+
+        Args:
+            patches: [B, N, D].
+            task_tokens: [B, M, D].
+            noise_scale: sigma of the additive noise, 1 at the start of training and 0 at its end.
+            noise: [B, N, N] uniform in [0, 1).
+            task_mask: bool [B, M] or None.
+
+        Returns:
+            indices int64 [B, N] of the chosen token per query, duplicates kept, and the tokens
+            [B, N, D]: forward the hard choice, backward the gradient of softmax(S) P.
+        """
+        score = cls.score(patches, rms_normalize(task_tokens), task_mask) + noise_scale * noise
+        indices = score.argmax(-1)
+        hard = F.one_hot(indices, score.shape[-1]).to(score.dtype)
+        soft = score.softmax(-1)
+        choice = (hard + soft - soft.detach()).to(patches.dtype)  # [B, N, N]
+        return indices, choice @ patches
