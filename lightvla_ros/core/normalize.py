@@ -1,4 +1,4 @@
-"""Quantile normalisation of proprio and actions, and the gripper convention of LIBERO (spec §3.9, §3.10, §7.2)."""
+"""Quantile normalisation of proprio and actions, and LIBERO's gripper convention (spec §3.9, §3.10, §7.2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightvla_ros.core.errors import ConfigError, SpecError
 
-# Keeps a dimension that never moved in the demonstrations from dividing by zero; part of the trained convention.
+# Keeps a dimension that never moved from dividing by zero; part of the trained convention.
 RANGE_EPSILON = 1e-8
 DATASET_SUFFIX = "_no_noops"
 
@@ -138,7 +138,9 @@ class ProprioNormalizer:
         self._range = self.q99 - self.q01 + RANGE_EPSILON
 
     def normalize(self, proprio: ArrayLike) -> NDArray[np.float32]:
-        """Map float64 [..., P] in robot units to float32 [..., P]: clip(2 (p - q01) / (q99 - q01 + 1e-8) - 1, -1, 1).
+        """Map float64 [..., P] in robot units to float32 [..., P].
+
+        The result is clip(2 (p - q01) / (q99 - q01 + 1e-8) - 1, -1, 1).
 
         Raises:
             SpecError: the last axis is not P long.
