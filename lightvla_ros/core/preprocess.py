@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal, TypeVar, cast, get_args
+from typing import Literal, cast, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lightvla_ros.core.errors import ConfigError, ObservationError
-from lightvla_ros.core.resample import center_crop_filter, lanczos_filter
+from lightvla_ros.core.resample import Scratch, center_crop_filter, lanczos_filter
 
 Fit = Literal["stretch", "pad", "crop"]
 Image = NDArray[np.uint8]
-Pixel = TypeVar("Pixel", np.uint8, np.float32)
 
 # Mean and standard deviation per channel. DINOv2's are ImageNet's rounded to bf16: those are stored with the
 # published checkpoints and in force in training and evaluation (spec §1.3).
@@ -40,7 +39,7 @@ TO_BYTES = np.float32(255.5 / 255.0)
 class ImagePreprocessor:
     """Turn the camera images of one observation into the model's pixel values.
 
-    Stateless after construction: several threads may call it, and a result is never written again.
+    One caller at a time: work arrays are kept between calls. A result is never written again.
 
     Args:
         image_size: side S of the model's square input, pixels.
@@ -70,6 +69,7 @@ class ImagePreprocessor:
         self.jpeg = jpeg
         self.center_crop = center_crop
         self.fit: Fit = fit
+        self._scratch = Scratch()
         self._tables = [_normalization_table(name) for name in normalizations]
 
     def __call__(self, images: Sequence[Image]) -> NDArray[np.float32]:
@@ -87,8 +87,8 @@ class ImagePreprocessor:
         channels = 3 * len(self._tables)
         result = np.empty((1, len(images) * channels, self.image_size, self.image_size), dtype=np.float32)
         for index, image in enumerate(images):
-            planes = _resized_planes(_checked(image), self.image_size, self.jpeg, self.fit)
-            cropped = _cropped_planes(planes) if self.center_crop else planes.astype(np.uint8)
+            planes = _resized_planes(_checked(image), self.image_size, self.jpeg, self.fit, self._scratch)
+            cropped = _cropped_planes(planes, self._scratch) if self.center_crop else planes.astype(np.uint8)
             _normalize_into(result[0, index * channels : (index + 1) * channels], cropped, self._tables)
         return result
 
@@ -115,7 +115,7 @@ def resize(image: Image, size: int, *, jpeg: bool = True, fit: Fit = "stretch") 
         ConfigError: `size` or `fit` is not allowed, or simplejpeg is needed and missing.
     """
     _check_options(size, fit)
-    return _interleaved(_resized_planes(_checked(image), size, jpeg, fit).astype(np.uint8))
+    return _interleaved(_resized_planes(_checked(image), size, jpeg, fit, Scratch()).astype(np.uint8))
 
 
 def center_crop(image: Image) -> Image:
@@ -138,7 +138,7 @@ def center_crop(image: Image) -> Image:
             expected="a square image",
             fix="call `resize` first",
         )
-    return _interleaved(_cropped_planes(_planes(checked).astype(np.float32)))
+    return _interleaved(_cropped_planes(_planes(checked).astype(np.float32), Scratch()))
 
 
 def pixel_values(image: Image, normalizations: Sequence[str] = ("dinov2", "siglip")) -> NDArray[np.float32]:
@@ -161,7 +161,7 @@ def pixel_values(image: Image, normalizations: Sequence[str] = ("dinov2", "sigli
     return result
 
 
-def _resized_planes(image: Image, size: int, jpeg: bool, fit: Fit) -> NDArray[np.float32]:
+def _resized_planes(image: Image, size: int, jpeg: bool, fit: Fit, scratch: Scratch) -> NDArray[np.float32]:
     """Resize uint8 [H, W, 3] to whole numbers in float32 [3, size, size]."""
     if fit == "crop":
         image = _central_square(image)
@@ -170,28 +170,32 @@ def _resized_planes(image: Image, size: int, jpeg: bool, fit: Fit) -> NDArray[np
     if jpeg:
         image = _jpeg_round_trip(image)
     if fit == "pad":
-        return _padded_planes(image, size)
-    return _lanczos_planes(image, size, size)
+        return _padded_planes(image, size, scratch)
+    return _lanczos_planes(image, size, size, scratch)
 
 
-def _lanczos_planes(image: Image, height: int, width: int) -> NDArray[np.float32]:
+def _lanczos_planes(image: Image, height: int, width: int, scratch: Scratch) -> NDArray[np.float32]:
     """Resize uint8 [H, W, 3] to whole numbers in float32 [3, height, width]."""
     input_height, input_width, _ = image.shape
     # Rows first: they are contiguous as they come, and fewer of them are left to be split into planes.
-    rows = image.reshape(input_height, input_width * 3).astype(np.float32)
-    rows = lanczos_filter(input_height, height).along_rows(rows)
-    planes = _planes(rows.reshape(height, input_width, 3))
-    resized = lanczos_filter(input_width, width).along_columns(planes)
+    pixels = scratch.array("pixels", input_height, input_width * 3)
+    np.copyto(pixels, image.reshape(pixels.shape))
+    rows = scratch.array("rows", height, input_width * 3)
+    lanczos_filter(input_height, height).along_rows(pixels, out=rows)
+    planes = scratch.array("planes", 3, height, input_width)
+    cv2.split(rows.reshape(height, input_width, 3), list(planes))
+    resized = scratch.array("resized", 3, height, width)
+    lanczos_filter(input_width, width).along_columns(planes, out=resized)
     np.rint(resized, out=resized)
     return np.clip(resized, 0.0, 255.0, out=resized)
 
 
-def _padded_planes(image: Image, size: int) -> NDArray[np.float32]:
+def _padded_planes(image: Image, size: int, scratch: Scratch) -> NDArray[np.float32]:
     longest = max(image.shape[:2])
     height, width = (max(1, round(side * size / longest)) for side in image.shape[:2])
     top, left = (size - height) // 2, (size - width) // 2
     planes = np.zeros((3, size, size), dtype=np.float32)
-    planes[:, top : top + height, left : left + width] = _lanczos_planes(image, height, width)
+    planes[:, top : top + height, left : left + width] = _lanczos_planes(image, height, width, scratch)
     return planes
 
 
@@ -202,10 +206,11 @@ def _central_square(image: Image) -> Image:
     return np.ascontiguousarray(image[top : top + side, left : left + side])
 
 
-def _cropped_planes(planes: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _cropped_planes(planes: NDArray[np.float32], scratch: Scratch) -> NDArray[np.uint8]:
     """Centre-crop float32 [3, S, S] in 0..255 to uint8 [3, S, S]."""
     crop = center_crop_filter(planes.shape[-1])
-    cropped = crop.along_columns(crop.along_rows(planes))
+    rows = crop.along_rows(planes, out=scratch.array("cropped rows", *planes.shape))
+    cropped = crop.along_columns(rows, out=scratch.array("cropped", *planes.shape))
     cropped *= TO_BYTES
     return cropped.astype(np.uint8)
 
@@ -233,8 +238,8 @@ def _normalization_table(name: str) -> NDArray[np.float32]:
 
 
 def _jpeg_round_trip(image: Image) -> Image:
-    # OpenCV encodes: its bytes are those of Pillow, while simplejpeg takes the fast DCT below quality 96 whatever
-    # it is told. simplejpeg decodes: only it offers the fast inverse DCT that TensorFlow uses.
+    # OpenCV encodes: its bytes are those of Pillow, while simplejpeg takes the fast DCT below quality 96
+    # whatever it is told. simplejpeg decodes: only it offers the fast inverse DCT that TensorFlow uses.
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), JPEG_PARAMETERS)
     return _jpeg_decoder()(encoded, fastdct=True, fastupsample=False)
 
@@ -253,9 +258,9 @@ def _jpeg_decoder() -> Callable[..., Image]:
     return cast("Callable[..., Image]", decode_jpeg)
 
 
-def _planes(image: NDArray[Pixel]) -> NDArray[Pixel]:
-    """Split [H, W, 3] into contiguous [3, H, W] of the same dtype."""
-    planes = np.empty((3, *image.shape[:2]), dtype=image.dtype)
+def _planes(image: Image) -> NDArray[np.uint8]:
+    """Split [H, W, 3] into contiguous [3, H, W]."""
+    planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
     cv2.split(image, list(planes))
     return planes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +16,24 @@ CACHED_FILTERS = 32
 # Measured on 640x480 to 224x224: larger blocks multiply more zeros, smaller ones call BLAS too often.
 ROWS_PER_BLOCK = 8
 COLUMNS_PER_BLOCK = 16
+
+
+class Scratch:
+    """Named float32 work arrays, reused from call to call; one thread at a time.
+
+    Fresh arrays of this size come as untouched pages, and taking those costs more than the arithmetic.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, NDArray[np.float32]] = {}
+
+    def array(self, name: str, *shape: int) -> NDArray[np.float32]:
+        """Return the array `name` in the given shape; what it held before is lost."""
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[name] = np.empty(size, dtype=np.float32)
+        return buffer[:size].reshape(shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,21 +57,19 @@ class BandedFilter:
         self._row_blocks = _blocks(weights, ROWS_PER_BLOCK)
         self._column_blocks = _blocks(weights, COLUMNS_PER_BLOCK)
 
-    def along_rows(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Filter the last axis but one: float32 [..., n, K] -> new float32 [..., m, K]."""
-        result = np.empty((*values.shape[:-2], self.num_outputs, values.shape[-1]), dtype=np.float32)
+    def along_rows(self, values: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Filter the last axis but one: float32 [..., n, K] into `out` [..., m, K], which is returned."""
         for block in self._row_blocks:
-            np.matmul(block.weights, values[..., block.inputs, :], out=result[..., block.outputs, :])
-        return result
+            np.matmul(block.weights, values[..., block.inputs, :], out=out[..., block.outputs, :])
+        return out
 
-    def along_columns(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Filter the last axis: float32 [..., n], contiguous -> new float32 [..., m]."""
-        result = np.empty((*values.shape[:-1], self.num_outputs), dtype=np.float32)
+    def along_columns(self, values: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Filter the last axis: float32 [..., n] into `out` [..., m], which is returned; both contiguous."""
         # One tall matrix: a product per leading index would call BLAS for each.
-        source, target = values.reshape(-1, self.num_inputs), result.reshape(-1, self.num_outputs)
+        source, target = values.reshape(-1, self.num_inputs), out.reshape(-1, self.num_outputs)
         for block in self._column_blocks:
             np.matmul(source[:, block.inputs], block.weights.T, out=target[:, block.outputs])
-        return result
+        return out
 
 
 @lru_cache(maxsize=CACHED_FILTERS)
