@@ -1,0 +1,52 @@
+"""Rotations as the policy's state vector and the simulated worlds use them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_SMALLEST_SINE = 1e-8
+
+
+def quaternion_to_axis_angle(quaternion: ArrayLike) -> NDArray[np.float64]:
+    """Turn a unit quaternion into rotation axis times angle, the same for q and -q.
+
+    The sign is fixed by making the component of largest magnitude positive. A gripper that points
+    straight down has w = 0, where the usual rule (w >= 0) would flip the vector at every tremor.
+
+    Args:
+        quaternion: [4], x, y, z, w, unit length.
+
+    Returns:
+        float64 [3], rad, 2 acos(w) (x, y, z) / sqrt(1 - w^2); zeros for the identity.
+
+    Source: LIBERO's state vector (spec §8).
+    """
+    q = np.asarray(quaternion, dtype=np.float64)
+    q = q * np.sign(q[np.argmax(np.abs(q))])
+    w = float(np.clip(q[3], -1.0, 1.0))
+    sine = np.sqrt(1.0 - w * w)
+    if sine < _SMALLEST_SINE:
+        return np.zeros(3)
+    return np.asarray(2.0 * np.arccos(w) / sine * q[:3])
+
+
+def matrix_to_rotation_vector(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn a rotation matrix [3, 3] of less than half a turn into axis times angle, rad."""
+    skew = np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
+    sine = np.linalg.norm(skew) / 2.0
+    if sine < _SMALLEST_SINE:
+        return np.zeros(3)
+    angle = np.arctan2(sine, (np.trace(matrix) - 1.0) / 2.0)
+    return np.asarray(skew / (2.0 * sine) * angle)
+
+
+def rotation_vector_to_matrix(vector: ArrayLike) -> NDArray[np.float64]:
+    """Turn axis times angle [3], rad, into a rotation matrix [3, 3] (Rodrigues)."""
+    v = np.asarray(vector, dtype=np.float64)
+    angle = float(np.linalg.norm(v))
+    if angle < _SMALLEST_SINE:
+        return np.eye(3)
+    x, y, z = v / angle
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross)
