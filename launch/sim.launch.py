@@ -1,0 +1,40 @@
+"""The simulated robot alone: cameras, state and command topics of a tabletop world."""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+# launch argument -> its default, what it is, and the type the node expects
+ARGUMENTS = {
+    "image_size": ("256", "width and height of both cameras, pixels", int),
+    "real_time_factor": ("1.0", "simulated seconds per second", float),
+    "publish_clock": ("false", "publish /clock and stamp with simulated time", bool),
+    "command_timeout_s": ("0.2", "a twist older than this no longer moves the arm", float),
+    "seed": ("0", "seed of the first episode", int),
+    "instruction": ("", "instruction of the first episode; empty: the world chooses", str),
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the node's parameters as launch arguments and start it."""
+    parameters = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, (_, _, kind) in ARGUMENTS.items()
+    }
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, (default, text, _) in ARGUMENTS.items()
+            ),
+            Node(
+                package="lightvla_ros",
+                executable="sim_node",
+                name="tabletop_sim",
+                parameters=[parameters],
+                output="screen",
+            ),
+        ]
+    )
