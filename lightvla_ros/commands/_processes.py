@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Child:
 
 
 @contextlib.contextmanager
-def running(modules: dict[str, Sequence[str]], *, log_directory: Path) -> Iterator[dict[str, Child]]:
+def running(modules: Mapping[str, Sequence[str]], *, log_directory: Path) -> Iterator[dict[str, Child]]:
     """Run Python modules as processes with the caller's environment and end them on leaving.
 
     Args:

@@ -1,0 +1,80 @@
+"""`lightvla demo` end to end: both nodes as processes over DDS, on the embedded policy."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import cv2
+import pytest
+
+from lightvla_ros.view.recording import count_frames
+
+MINI = Path(__file__).resolve().parents[2] / "engines" / "mini" / "manifest.json"
+needs_mini = pytest.mark.skipif(not MINI.is_file(), reason="engines/mini is not built yet")
+COMMAND = "import sys; from lightvla_ros.cli import main; sys.exit(main())"
+
+
+def _start(out: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "demo", "--headless", "--out", str(out), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _processes_with(word: str) -> list[str]:
+    """Command lines of running processes that contain `word`."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # ended in the meantime
+            continue
+    return [line for line in lines if word in line]
+
+
+@needs_mini
+def test_the_demo_acts_measures_and_leaves_a_video_and_a_picture(tmp_path: Path) -> None:
+    demo = _start(tmp_path, "--episodes", "1", "--max-steps", "60", "--json")
+    output, errors = demo.communicate(timeout=120)
+    assert demo.returncode == 0, errors
+    summary = json.loads(output.splitlines()[-1])
+
+    assert summary["episodes"] == 1
+    assert 0.0 <= summary["success"] <= 1.0
+    assert 15.0 < summary["chunk_rate_hz"] < 25.0
+    assert 15.0 < summary["command_rate_hz"] < 25.0
+    assert 1 <= summary["retained_min"] < summary["retained_max"] <= summary["num_visual_tokens"]
+    assert summary["retained_min"] <= summary["retained_mean"] <= summary["retained_max"]
+    assert cv2.imread(str(tmp_path / "demo.png")) is not None
+    assert count_frames(tmp_path / "demo.mp4") >= 10
+
+
+def test_a_missing_bundle_fails_with_the_reason_and_leaves_no_process(tmp_path: Path) -> None:
+    engine = f"no-bundle-{uuid.uuid4().hex}"
+    demo = _start(tmp_path, "--engine", engine)
+    _, errors = demo.communicate(timeout=120)
+    assert demo.returncode == 1
+    assert "policy_node failed" in errors
+    assert engine in errors
+    assert _processes_with(engine) == []
+
+
+def test_an_interrupted_demo_leaves_no_process(tmp_path: Path) -> None:
+    seed = str(uuid.uuid4().int % 2**30)
+    demo = _start(tmp_path, "--seed", seed)
+    deadline_s = time.monotonic() + 60.0
+    while not _processes_with(f"seed:={seed}"):
+        assert time.monotonic() < deadline_s, "the world did not start"
+        time.sleep(0.05)
+    demo.send_signal(signal.SIGINT)
+    demo.communicate(timeout=60)
+    assert demo.returncode != 0
+    assert _processes_with(f"seed:={seed}") == []
