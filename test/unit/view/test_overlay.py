@@ -1,0 +1,97 @@
+"""Mask images, overlays and the mosaic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lightvla_ros.core.errors import SpecError
+from lightvla_ros.core.preprocess import center_crop, resize
+from lightvla_ros.view.overlay import mask_image, mosaic, overlay
+
+GREY = np.full((320, 320, 3), 200, dtype=np.uint8)
+
+
+def keep(*patches: tuple[int, int], shape: tuple[int, int] = (4, 4)) -> np.ndarray:
+    mask = np.zeros(shape, dtype=np.bool_)
+    for patch in patches:
+        mask[patch] = True
+    return mask
+
+
+def test_the_mask_image_is_white_where_retained() -> None:
+    image = mask_image(keep((1, 2)))
+    assert image.dtype == np.uint8
+    assert image[1, 2] == 255
+    assert image.sum() == 255
+
+
+def test_retained_patches_are_unchanged_and_the_others_darker() -> None:
+    image = np.full((320, 320, 3), (200, 100, 50), dtype=np.uint8)
+    result = overlay(image, keep((2, 2)), center_crop=False)
+    np.testing.assert_array_equal(result[160:240, 160:240], image[160:240, 160:240])
+    assert result[250:, 250:].max() < 100
+    red, green, _ = result[300, 300].astype(int)
+    assert red - green < 40, "pruned patches should be pale"
+
+
+def test_outside_the_crop_is_darker_than_pruned() -> None:
+    result = overlay(GREY, keep((2, 2)))
+    # 0.9 of the area leaves 8.2 of 320 pixels on each side unseen.
+    assert result[319 - 7, 200, 0] < result[319 - 9, 200, 0] < 200
+
+
+def test_a_patch_is_drawn_where_the_policy_saw_it() -> None:
+    """Follow one patch through the policy's own crop and resize, then compare with where the overlay shows it."""
+    image = np.full((300, 500, 3), 30, dtype=np.uint8)
+    mask = keep((11, 5), shape=(16, 16))
+    shown = overlay(image, mask)
+    retained = (shown == 30).all(axis=2)
+    retained[:40, :120] = False  # the count in the corner
+    probe = np.where(retained[..., None], np.uint8(255), np.uint8(0)).repeat(3, axis=2)
+    seen = center_crop(resize(probe, 224, jpeg=False))[..., 0] > 127
+    patches = seen.reshape(16, 14, 16, 14).mean(axis=(1, 3))
+    assert patches[11, 5] > 0.85
+    patches[11, 5] = 0.0
+    assert patches.max() < 0.15
+
+
+def test_the_overlay_leaves_its_arguments_alone() -> None:
+    image, mask = GREY.copy(), keep((0, 0))
+    overlay(image, mask)
+    np.testing.assert_array_equal(image, GREY)
+
+
+def test_the_count_is_written_in_the_corner() -> None:
+    few, many = overlay(GREY, keep((3, 3))), overlay(GREY, keep((3, 3), (2, 2), (2, 3)))
+    assert (few[:30, :80] != many[:30, :80]).any()
+
+
+def test_the_mosaic_has_a_column_per_camera_and_one_size_for_every_frame() -> None:
+    images = {"third_person": np.zeros((480, 640, 3), np.uint8), "wrist": np.zeros((112, 112, 3), np.uint8)}
+    masks = {"third_person": keep((0, 0)), "wrist": keep((1, 1))}
+    result = mosaic(images, masks, "pick up the red cube: 2 of 32")
+    assert result.dtype == np.uint8
+    assert result.shape[0] % 2 == 0
+    assert result.shape[1] == 342 + 256
+    assert mosaic(images, masks, "x" * 500).shape == result.shape
+    assert mosaic(images, masks, "").shape == result.shape
+
+
+def test_a_long_caption_is_shrunk_not_cut() -> None:
+    images, masks = {"wrist": GREY}, {"wrist": keep()}
+    strip = mosaic(images, masks, "put the yellow can " * 8)[512:]
+    assert strip.max() > 60
+    assert (strip[:, -6:] == strip[0, 0]).all()
+
+
+@pytest.mark.parametrize("masks", [{}, {"other": keep()}, {"wrist": np.zeros((4, 4), np.uint8)}])
+def test_a_missing_or_malformed_mask_is_refused(masks: dict[str, np.ndarray]) -> None:
+    with pytest.raises(SpecError):
+        mosaic({"wrist": GREY}, masks, "")
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
+def test_a_malformed_image_is_refused(image: np.ndarray) -> None:
+    with pytest.raises(SpecError):
+        overlay(image, keep())
