@@ -207,7 +207,7 @@ def _read_head(directory: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
         )
     try:
         state = torch.load(matches[0], map_location="cpu", weights_only=True)
-    except Exception as e:  # noqa: BLE001 (torch.load documents no exception type for corrupt files)
+    except Exception as e:
         raise CheckpointError(
             str(matches[0]),
             got=f"{type(e).__name__}: {str(e).splitlines()[0]}",
@@ -231,7 +231,7 @@ def _check_tensor(name: str, tensor: Tensor, expected: Shapes, optional: Shapes)
         raise CheckpointError(
             f"tensor '{name}'",
             got=tuple(tensor.shape),
-            expected=shape,
+            expected=str(shape),
             fix="check that config.json belongs to these weights",
         )
     if name in expected and not torch.isfinite(tensor).all():

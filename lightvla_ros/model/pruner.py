@@ -36,7 +36,7 @@ class Retained(NamedTuple):
     """
 
     order: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody calls
 
 
 class TokenPruner(nn.Module):

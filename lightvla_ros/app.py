@@ -1,0 +1,261 @@
+"""Composition root: the one place of the run time that knows which backend runs a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest
+from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
+from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer, statistics_for
+from lightvla_ros.core.policy import Engine, PolicySpec, PrunedPolicy
+from lightvla_ros.core.policy_config import PolicyConfig
+from lightvla_ros.core.preprocess import Fit, ImagePreprocessor
+from lightvla_ros.core.prompt import PromptEncoder
+from lightvla_ros.model.config import ModelConfig
+
+Backend = Literal["auto", "torch", "onnxruntime", "tensorrt"]
+
+_CHECKPOINT_NAME = "config.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedEngine:
+    """An engine and what its source says about it.
+
+    Attributes:
+        engine: the stages, ready to run.
+        name: the bundle's or checkpoint's name.
+        backend: what runs it.
+        model: sizes of the network.
+        policy: everything besides weights.
+        tokenizer: file of the tokenizer, or None where there is none.
+    """
+
+    engine: Engine
+    name: str
+    backend: str
+    model: ModelConfig
+    policy: PolicyConfig
+    tokenizer: Path | None
+
+
+def load_policy(
+    path: str | Path,
+    backend: str = "auto",
+    *,
+    num_threads: int | None = None,
+    statistics_key: str | None = None,
+) -> PrunedPolicy:
+    """Load a policy that turns observations into action chunks.
+
+    Args:
+        path: a checkpoint directory, a bundle directory, or the name of an installed bundle ("mini").
+        backend: "torch", "onnxruntime", "tensorrt", or "auto": ONNX Runtime for a bundle, torch for a
+            checkpoint.
+        num_threads: CPU threads of one operator; None lets the backend choose.
+        statistics_key: data set whose statistics apply; None where there is only one.
+
+    Raises:
+        BundleError: the bundle is incomplete, corrupt or of another version.
+        CheckpointError: the checkpoint is.
+        ConfigError: an option is unknown, or the statistics key is.
+        EngineError: the backend is not installed or cannot run this directory.
+    """
+    loaded = load_engine(path, backend, num_threads=num_threads, statistics_key=statistics_key)
+    if loaded.tokenizer is None:
+        raise BundleError(
+            f"tokenizer of '{loaded.name}'",
+            got="none",
+            expected="tokenizer.json, which turns instructions into token ids",
+            fix="put the checkpoint's tokenizer.json beside its config.json and export again; "
+            "`load_engine` runs on token ids without it",
+        )
+    return make_policy(loaded, _encode(loaded.tokenizer, loaded.model))
+
+
+def make_policy(loaded: LoadedEngine, encode: Callable[[str], Sequence[int]]) -> PrunedPolicy:
+    """Put preprocessing, prompt and normalisation around an engine.
+
+    Args:
+        loaded: the engine.
+        encode: text -> token ids, BOS first.
+    """
+    config, stats = loaded.policy, loaded.policy.statistics
+    return PrunedPolicy(
+        spec=PolicySpec(
+            name=loaded.name,
+            backend=loaded.backend,
+            camera_names=config.camera_names,
+            grid=config.grid,
+            chunk_size=config.chunk_size,
+            action_names=config.action_names,
+            proprio_dim=config.proprio_dim,
+            step_period_ns=round(config.step_period_s * 1e9),
+        ),
+        engine=loaded.engine,
+        preprocessor=make_preprocessor(config),
+        prompt_encoder=PromptEncoder(
+            encode=encode,
+            template=config.prompt_template,
+            max_tokens=config.max_prompt_tokens,
+            action_prefix_id=config.action_prefix_id,
+        ),
+        proprio_normalizer=ProprioNormalizer(stats.proprio_q01, stats.proprio_q99),
+        action_normalizer=ActionNormalizer(stats.action_q01, stats.action_q99, stats.action_mask),
+    )
+
+
+def make_preprocessor(config: PolicyConfig) -> ImagePreprocessor:
+    """Build the image side of a policy."""
+    return ImagePreprocessor(
+        image_size=config.image_size,
+        normalizations=config.normalizations,
+        jpeg=config.jpeg,
+        center_crop=config.center_crop,
+        fit=cast(Fit, config.fit),
+    )
+
+
+def load_engine(
+    path: str | Path,
+    backend: str = "auto",
+    *,
+    num_threads: int | None = None,
+    statistics_key: str | None = None,
+) -> LoadedEngine:
+    """Load only the engine, which needs no tokenizer; see `load_policy`."""
+    if backend not in get_args(Backend):
+        raise ConfigError("backend", got=repr(backend), expected=f"one of {list(get_args(Backend))}")
+    if num_threads is not None and num_threads < 1:
+        raise ConfigError("num_threads", got=num_threads, expected="at least 1")
+    directory = find_directory(path)
+    if (directory / MANIFEST_NAME).is_file():
+        return _from_bundle(directory, backend, num_threads, statistics_key)
+    return _from_checkpoint(directory, backend, num_threads, statistics_key)
+
+
+def find_directory(path: str | Path) -> Path:
+    """Resolve a directory or the name of an installed bundle.
+
+    Raises:
+        BundleError: nothing is there, or it is neither a bundle nor a checkpoint.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        from lightvla_ros.core.paths import engine_directory
+
+        directory = engine_directory(str(path))
+    if not any((directory / name).is_file() for name in (MANIFEST_NAME, _CHECKPOINT_NAME)):
+        raise BundleError(
+            str(directory),
+            got=f"neither {MANIFEST_NAME} nor {_CHECKPOINT_NAME}",
+            expected="an engine bundle or a checkpoint directory",
+            fix="check the path; a checkpoint becomes a bundle with `lightvla export CHECKPOINT --out DIR`",
+        )
+    return directory.resolve()
+
+
+def _from_bundle(
+    directory: Path, backend: str, num_threads: int | None, statistics_key: str | None
+) -> LoadedEngine:
+    manifest = Manifest.read(directory)
+    if statistics_key is not None:
+        statistics_for({manifest.policy.statistics_key: {}}, statistics_key)
+    name = "onnxruntime" if backend == "auto" else backend
+    return LoadedEngine(
+        engine=_bundle_engine(directory, manifest, name, num_threads),
+        name=directory.name,
+        backend=name,
+        model=manifest.model,
+        policy=manifest.policy,
+        tokenizer=None if manifest.tokenizer is None else directory / manifest.tokenizer,
+    )
+
+
+def _bundle_engine(directory: Path, manifest: Manifest, backend: str, num_threads: int | None) -> Engine:
+    if backend == "onnxruntime":
+        from lightvla_ros.backends.onnxruntime_engine import OrtEngine
+
+        return OrtEngine(directory, manifest, num_threads=num_threads)
+    if backend == "torch":
+        _require_torch(num_threads)
+        from lightvla_ros.backends.bundle_model import model_from_bundle
+        from lightvla_ros.backends.torch_engine import TorchEngine
+
+        return TorchEngine(model_from_bundle(directory, manifest))
+    raise EngineError(
+        f"backend '{backend}' for {directory.name}",
+        got="no TensorRT plan in this bundle",
+        expected="a plan built for this machine's GPU",
+        fix="use backend 'onnxruntime', or 'auto'",
+    )
+
+
+def _from_checkpoint(
+    directory: Path, backend: str, num_threads: int | None, statistics_key: str | None
+) -> LoadedEngine:
+    if backend not in ("auto", "torch"):
+        raise EngineError(
+            f"backend '{backend}' for {directory.name}",
+            got="a checkpoint directory",
+            expected="an engine bundle",
+            fix=f"run `lightvla export {directory} --out DIR` and load DIR",
+        )
+    _require_torch(num_threads)
+    from lightvla_ros.backends.torch_engine import TorchEngine
+    from lightvla_ros.model.checkpoint import load_checkpoint
+    from lightvla_ros.model.policy_config import read_policy_config
+
+    model = load_checkpoint(directory)
+    tokenizer = directory / "tokenizer.json"
+    return LoadedEngine(
+        engine=TorchEngine(model),
+        name=directory.name,
+        backend="torch",
+        model=model.config,
+        policy=read_policy_config(directory, model.config, model.statistics, statistics_key),
+        tokenizer=tokenizer if tokenizer.is_file() else None,
+    )
+
+
+def _require_torch(num_threads: int | None) -> None:
+    try:
+        import torch
+    except ImportError as e:
+        raise EngineError(
+            "backend 'torch'",
+            got=str(e),
+            expected="PyTorch",
+            fix="pip install 'lightvla_ros[torch]', or run an exported bundle with backend 'onnxruntime'",
+        ) from e
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+
+
+def _encode(path: Path, model: ModelConfig) -> Callable[[str], Sequence[int]]:
+    """Open a `tokenizer.json`; the result gives ids with BOS first."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as e:
+        raise BundleError(
+            str(path), got=str(e), expected="a tokenizer.json", fix="fetch or export it again"
+        ) from e
+    if (size := tokenizer.get_vocab_size()) > model.vocab_size:
+        raise BundleError(
+            str(path),
+            got=f"{size} tokens",
+            expected=f"at most {model.vocab_size}, the rows of the embedding table",
+            fix="use the tokenizer.json that belongs to these weights",
+        )
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text).ids
+        # Some tokenizer files leave BOS to the caller; the model was trained with it.
+        return ids if ids[:1] == [model.bos_id] else [model.bos_id, *ids]
+
+    return encode

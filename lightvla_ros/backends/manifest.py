@@ -1,0 +1,246 @@
+"""The manifest of an engine bundle: `manifest.json`, which says what the files beside it are.
+
+engines/<name>/
+    manifest.json    schema version, sizes, policy (statistics, prompt), parts with their hashes
+    prompt.onnx      input_ids -> prompt_tokens, prompt_keys       once per instruction
+    vision.onnx      pixel_values -> patches
+    pruner.onnx      patches, prompt_keys, proprio -> order, count
+    decoder.onnx     patches, retained indices, prompt_tokens, proprio -> normalized_actions
+    tokenizer.json   unless the manifest says null
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lightvla_ros.core.errors import BundleError, LightVlaError
+from lightvla_ros.core.policy_config import PolicyConfig
+from lightvla_ros.model.config import ModelConfig, VisionTowerConfig
+from lightvla_ros.model.policy_config import check_policy_fits
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+PARTS = ("prompt", "vision", "pruner", "decoder")
+
+# Hashing 1 GB takes about a second; bigger files are checked by size only.
+_MAX_HASHED_BYTES = 1 << 30
+_REEXPORT = "export the checkpoint again with `lightvla export`"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One input or output of a part; a dynamic axis of `shape` is its name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFile:
+    """One file of a part, with what it must weigh and hash to."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One ONNX graph: its file first, then external weights where it has any."""
+
+    files: tuple[PartFile, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a bundle holds.
+
+    Attributes:
+        schema_version: layout of this file.
+        created_by: package and version that wrote it.
+        checkpoint_hash: sha256 over names, shapes and float32 values of the weights.
+        precision: of the weights in the parts.
+        model: sizes of the network, the row slice of the head among them.
+        policy: preprocessing, prompt, statistics.
+        parts: part name -> what it is.
+        length_buckets: retained counts an engine with static shapes is built for, ascending, up to N.
+        tokenizer: file name, or None where the bundle takes token ids only.
+        notes: free text and numbers: how it was trained, how it did.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    created_by: str
+    checkpoint_hash: str
+    precision: str
+    model: ModelConfig
+    policy: PolicyConfig
+    parts: Mapping[str, Part]
+    length_buckets: tuple[int, ...]
+    tokenizer: str | None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """Read `manifest.json` of a bundle; does not look at the parts.
+
+        Raises:
+            BundleError: it is missing, not JSON, of another schema version, or its fields are wrong.
+        """
+        path = directory / MANIFEST_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BundleError(
+                str(path), got="no such file", expected="an engine bundle", fix=_REEXPORT
+            ) from None
+        except ValueError as e:
+            raise BundleError(
+                str(path), got=f"invalid JSON ({e})", expected="a JSON object", fix=_REEXPORT
+            ) from e
+        return cls.from_mapping(content, source=str(path))
+
+    @classmethod
+    def from_mapping(cls, content: Any, source: str = MANIFEST_NAME) -> Manifest:
+        """Read what `to_mapping` gives; `source` is what messages call it."""
+        version = content.get("schema_version") if isinstance(content, Mapping) else None
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{source}: schema_version",
+                got=version,
+                expected=str(SCHEMA_VERSION),
+                fix=f"{_REEXPORT}, or install the version of lightvla_ros that wrote the bundle",
+            )
+        try:
+            manifest = _strict(cls, {**content, **_typed_fields(content)})
+            check_policy_fits(manifest.policy, manifest.model)
+        except (KeyError, TypeError, ValueError, AttributeError, LightVlaError) as e:
+            raise BundleError(source, got=f"{type(e).__name__}: {e}", fix=_REEXPORT) from e
+        return manifest
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "model": asdict(self.model),
+            "policy": self.policy.to_mapping(),
+            "parts": {name: asdict(part) for name, part in self.parts.items()},
+            "notes": dict(self.notes),
+        }
+
+    def write(self, directory: Path) -> None:
+        """Write `manifest.json`."""
+        text = json.dumps(self.to_mapping(), indent=1, ensure_ascii=False)
+        (directory / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def part_path(self, directory: Path, part: str) -> Path:
+        """Return the ONNX file of a part."""
+        return directory / self.parts[part].files[0].name
+
+    def check_files(self, directory: Path) -> None:
+        """Compare every file of the bundle with the manifest.
+
+        Raises:
+            BundleError: a file is missing, truncated or of another content.
+        """
+        for part in self.parts.values():
+            for file in part.files:
+                _check_file(directory / file.name, file)
+
+
+def describe_file(path: Path) -> PartFile:
+    """Weigh and hash a file."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256") if hasattr(hashlib, "file_digest") else _digest(path)
+    return PartFile(name=path.name, num_bytes=path.stat().st_size, sha256=digest.hexdigest())
+
+
+def _digest(path: Path) -> Any:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest
+
+
+def _check_file(path: Path, expected: PartFile) -> None:
+    if not path.is_file():
+        raise BundleError(
+            str(path), got="no such file", expected=f"{expected.num_bytes} bytes", fix=_REEXPORT
+        )
+    size = path.stat().st_size
+    if size != expected.num_bytes:
+        raise BundleError(
+            str(path),
+            got=f"{size} bytes",
+            expected=f"{expected.num_bytes} bytes",
+            fix="copy the bundle again",
+        )
+    if size <= _MAX_HASHED_BYTES and (digest := describe_file(path).sha256) != expected.sha256:
+        raise BundleError(
+            str(path),
+            got=f"sha256 {digest[:12]}...",
+            expected=f"{expected.sha256[:12]}... of the manifest",
+            fix=f"copy the bundle again, or {_REEXPORT}",
+        )
+
+
+def _typed_fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {name: _part(value) for name, value in content["parts"].items()}
+    if set(parts) != set(PARTS):
+        raise ValueError(f"parts {sorted(parts)}, expected {sorted(PARTS)}")
+    return {
+        "model": _model(content["model"]),
+        "policy": PolicyConfig.from_mapping(content["policy"]),
+        "parts": parts,
+        "length_buckets": tuple(int(count) for count in content["length_buckets"]),
+        "tokenizer": None if content["tokenizer"] is None else _plain_name(content["tokenizer"]),
+    }
+
+
+def _model(content: Mapping[str, Any]) -> ModelConfig:
+    towers = {name: _strict(VisionTowerConfig, tower) for name, tower in content["towers"].items()}
+    return _strict(ModelConfig, {**content, "towers": towers})
+
+
+def _part(content: Mapping[str, Any]) -> Part:
+    files = tuple(_strict(PartFile, {**file, "name": _plain_name(file["name"])}) for file in content["files"])
+    if not files:
+        raise ValueError("a part without files")
+    return _strict(
+        Part,
+        {
+            **content,
+            "files": files,
+            "inputs": _specs(content["inputs"]),
+            "outputs": _specs(content["outputs"]),
+        },
+    )
+
+
+def _specs(content: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(_strict(TensorSpec, {**spec, "shape": tuple(spec["shape"])}) for spec in content)
+
+
+def _strict(kind: type[_T], content: Mapping[str, Any]) -> _T:
+    """Build a dataclass from exactly its fields."""
+    expected = {f.name for f in fields(kind)}  # type: ignore[arg-type]  # every caller passes a dataclass
+    if set(content) != expected:
+        raise ValueError(f"{kind.__name__}: fields {sorted(set(content) ^ expected)} are missing or unknown")
+    return kind(**content)
+
+
+def _plain_name(name: str) -> str:
+    # A manifest comes from elsewhere; it must not reach outside its directory.
+    if not name or Path(name).name != name:
+        raise ValueError(f"file name {name!r} is not a plain name")
+    return name
