@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -112,17 +113,21 @@ def summarise(results: Sequence[EpisodeResult], monitor: DemoMonitor, recorder: 
     }
 
 
-def stage_latencies(diagnostics: Mapping[str, str]) -> dict[str, str]:
-    """Return what the policy node's diagnostics tell about time, stage -> milliseconds as text."""
-    return {key: value for key, value in diagnostics.items() if key.endswith("_ms")}
+def stage_latencies(diagnostics: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Return stage -> percentile ("p50", "p95", "p99") -> milliseconds, from `<stage>_<percentile>_ms`."""
+    stages: dict[str, dict[str, float]] = {}
+    for key, value in diagnostics.items():
+        if match := re.fullmatch(r"(.+)_(p\d+)_ms", key):
+            stages.setdefault(match[1], {})[match[2]] = float(value)
+    return stages
 
 
 def table(summary: Mapping[str, Any]) -> str:
     """Return the figures of `summarise` as text for people."""
-    lines = [f"{'instruction':<46} {'seed':>5} {'success':>8} {'steps':>6} {'retained':>9}"]
+    lines = [f"{'instruction':<52} {'seed':>5} {'success':>8} {'steps':>6} {'retained':>9}"]
     for result in summary["results"]:
         lines.append(
-            f"{result['instruction']:<46} {result['seed']:>5} {'yes' if result['success'] else 'no':>8}"
+            f"{result['instruction']:<52} {result['seed']:>5} {'yes' if result['success'] else 'no':>8}"
             f" {result['steps']:>6} {result['retained_mean']:>9.1f}"
         )
     lines += [
@@ -131,8 +136,12 @@ def table(summary: Mapping[str, Any]) -> str:
         f"chunks {summary['chunk_rate_hz']:.2f} Hz, commands {summary['command_rate_hz']:.2f} Hz",
         f"retained {summary['retained_mean']:.1f} of {summary['num_visual_tokens']} visual tokens,"
         + f" {summary['retained_min']} to {summary['retained_max']} over {summary['frames']} frames",
-        *(f"  {stage}: {value}" for stage, value in summary["stage_ms"].items()),
+        *(_stage_line(stage, latencies) for stage, latencies in summary["stage_ms"].items()),
         f"video {summary['video']}",
         f"picture {summary['picture']}",
     ]
     return "\n".join(lines)
+
+
+def _stage_line(stage: str, latencies: Mapping[str, float]) -> str:
+    return f"  {stage:<12}" + "".join(f"  {name} {value:7.2f} ms" for name, value in latencies.items())

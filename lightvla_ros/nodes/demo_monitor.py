@@ -18,21 +18,20 @@ from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lightvla_ros.core.errors import LightVlaError
+from lightvla_ros.nodes.sim_node import LATCHED, SIM_NODE_NAME
 
 if TYPE_CHECKING:
     from rclpy.subscription import MessageInfo
 
 CAMERAS = ("third_person", "wrist")
 POLICY_NODE = "lightvla_policy"
-SIM_NODE = "tabletop_sim"
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Stamps kept while their masks are awaited: two seconds of a 20 Hz camera.
 KEPT_STAMPS = 40
 
@@ -110,11 +109,11 @@ class DemoMonitor(Node):
 
         self._instruction = self.create_publisher(String, "/instruction", LATCHED)
         self._set_parameters: Client[Any, Any] = self.create_client(
-            SetParameters, f"/{SIM_NODE}/set_parameters"
+            SetParameters, f"/{SIM_NODE_NAME}/set_parameters"
         )
-        self._reset: Client[Any, Any] = self.create_client(Trigger, f"/{SIM_NODE}/reset")
+        self._reset: Client[Any, Any] = self.create_client(Trigger, f"/{SIM_NODE_NAME}/reset")
         self._get_state: Client[Any, Any] = self.create_client(GetState, f"/{POLICY_NODE}/get_state")
-        self.create_subscription(String, f"/{SIM_NODE}/status", self._on_status, LATCHED)
+        self.create_subscription(String, f"/{SIM_NODE_NAME}/status", self._on_status, LATCHED)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.create_subscription(JointTrajectory, "/policy/action_chunk", self._on_chunk, 10)
         self.create_subscription(TwistStamped, "/policy/command", self._on_command, 10)
@@ -155,7 +154,7 @@ class DemoMonitor(Node):
             raise LightVlaError(
                 "the world did not reset",
                 got="no answer" if reset is None else reset.message,
-                expected=f"an answer of {SIM_NODE} within {timeout_s:g} s",
+                expected=f"an answer of {SIM_NODE_NAME} within {timeout_s:g} s",
             )
         self.status = json.loads(reset.message)
         self.is_acting = True

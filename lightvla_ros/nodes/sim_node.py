@@ -29,6 +29,7 @@ from lightvla_ros.nodes.world_publisher import WorldPublisher
 from lightvla_ros.sim.twist_command import TwistCommand
 from lightvla_ros.sim.world import World, WorldState
 
+SIM_NODE_NAME = "tabletop_sim"
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RESET_TIMEOUT_S = 10.0
 
@@ -76,7 +77,7 @@ class SimNode(Node):
     """
 
     def __init__(self, make_world: Callable[[int], World], *, context: Context | None = None) -> None:
-        super().__init__("tabletop_sim", context=context)
+        super().__init__(SIM_NODE_NAME, context=context)
         declare_parameters(self)
         self.world = make_world(self._value("image_size"))
         self._command = TwistCommand(
