@@ -75,15 +75,24 @@ class LightVla(nn.Module):
         """Embed int64 [B, n] prompt ids without their BOS: [B, n-1, D]."""
         return self.language_model.model.embed_tokens(input_ids[:, 1:])
 
-    def task_keys(self, prompt_keys: Tensor, proprio: Tensor) -> Tensor:
-        """Complete the pruner's keys: [B, n-1, D] prompt keys and [B, P] proprio -> [B, n+2, D].
+    def task_tokens(
+        self, prompt_tokens: Tensor, proprio: Tensor, prompt_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what the pruner's queries look at: [B, n+2, D] proprio, "▁", </s>, prompt, and their mask.
 
-        The order is proprio, "▁", </s>, prompt; the zero action rows are left out because they change
-        nothing (spec §4.4), and the prompt comes last so that its padding sits at the tail.
+        The zero action rows are left out because they change nothing (spec §4.4); the prompt comes last
+        so that its padding sits at the tail.
         """
-        proprio_token = self.proprio_projector(proprio)[:, None]  # [B, 1, D]
-        prefix, stop, _ = self._special_tokens(proprio.shape[0])
-        return torch.cat([rms_normalize(torch.cat([proprio_token, prefix, stop], dim=1)), prompt_keys], dim=1)
+        tokens = torch.cat([*self._promptless_task_tokens(proprio), prompt_tokens], dim=1)
+        return tokens, _padded_mask(prompt_mask, front=3)
+
+    def task_keys(self, prompt_keys: Tensor, proprio: Tensor) -> Tensor:
+        """Complete cached prompt keys: [B, n-1, D] and proprio [B, P] -> float32 [B, n+2, D].
+
+        Equals `rms_normalize` of `task_tokens`; the prompt's part is computed once per instruction.
+        """
+        keys = rms_normalize(torch.cat(self._promptless_task_tokens(proprio), dim=1))
+        return torch.cat([keys, prompt_keys], dim=1)
 
     def prune(
         self, patches: Tensor, prompt_keys: Tensor, proprio: Tensor, prompt_mask: Tensor | None = None
@@ -217,6 +226,10 @@ class LightVla(nn.Module):
         prefix, stop, bos = (table[i].expand(batch_size, 1, -1) for i in ids)
         return prefix, stop, bos
 
+    def _promptless_task_tokens(self, proprio: Tensor) -> list[Tensor]:
+        prefix, stop, _ = self._special_tokens(proprio.shape[0])
+        return [self.proprio_projector(proprio)[:, None], prefix, stop]
+
     def _embed_sequence(self, visual_tokens: Tensor, prompt_tokens: Tensor, proprio: Tensor) -> Tensor:
         B, _, D = visual_tokens.shape
         prefix, stop, bos = self._special_tokens(B)
@@ -252,7 +265,7 @@ class LightVla(nn.Module):
         expected = (1, channels, config.image_size, config.image_size)
         if tuple(pixel_values.shape) != expected:
             raise SpecError(
-                "pixel_values", got=tuple(pixel_values.shape), expected=expected, fix="pass one sample"
+                "pixel_values", got=tuple(pixel_values.shape), expected=str(expected), fix="pass one sample"
             )
         if input_ids.ndim != 2 or input_ids.shape[0] != 1 or input_ids.shape[1] < 2:
             raise SpecError(
@@ -260,7 +273,10 @@ class LightVla(nn.Module):
             )
         if proprio.numel() != config.proprio_dim:
             raise SpecError(
-                "proprio", got=tuple(proprio.shape), expected=(config.proprio_dim,), fix="pass one state"
+                "proprio",
+                got=tuple(proprio.shape),
+                expected=f"{config.proprio_dim} numbers",
+                fix="pass one state",
             )
         if int(input_ids[0, -1]) == config.action_prefix_id:
             input_ids = input_ids[:, :-1]  # the sequence always appends it itself

@@ -1,0 +1,126 @@
+"""Turn demonstrations into training batches: observations, prompts and normalised action chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer
+from lightvla_ros.core.preprocess import ImagePreprocessor
+from lightvla_ros.learn.demonstrations import Demonstrations
+
+# A dimension the expert hardly moves would otherwise have its noise blown up to [-1, 1].
+_MIN_HALF_RANGE = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """One training batch.
+
+    Attributes:
+        pixel_values: float32 [B, C, S, S].
+        input_ids: int64 [B, n], BOS first, right-padded with 0.
+        prompt_mask: bool [B, n-1], True where `input_ids[:, 1:]` is real.
+        proprio: float32 [B, P], normalised.
+        actions: float32 [B, chunk_size, A], normalised to [-1, 1], gripper 0 closed / 1 open.
+    """
+
+    pixel_values: Tensor
+    input_ids: Tensor
+    prompt_mask: Tensor
+    proprio: Tensor
+    actions: Tensor
+
+
+def action_statistics(demonstrations: Demonstrations) -> dict[str, Any]:
+    """Compute the statistics entry of spec §6.4 that the policy needs: 1 % and 99 % quantiles."""
+    low, high = np.quantile(demonstrations.actions.astype(np.float64), [0.01, 0.99], axis=0)
+    center, half = (high + low) / 2, np.maximum((high - low) / 2, _MIN_HALF_RANGE)
+    mask = np.ones(len(low), dtype=bool)
+    mask[-1] = False  # the gripper is not normalised
+    state_low, state_high = np.quantile(demonstrations.proprio.astype(np.float64), [0.01, 0.99], axis=0)
+    return {
+        "action": {"q01": (center - half).tolist(), "q99": (center + half).tolist(), "mask": mask.tolist()},
+        "proprio": {"q01": state_low.tolist(), "q99": state_high.tolist()},
+        "num_transitions": len(demonstrations.actions),
+        "num_trajectories": len(demonstrations.episode_starts) - 1,
+    }
+
+
+def chunk_starts(episode_starts: NDArray[np.int64], chunk_size: int) -> NDArray[np.int64]:
+    """Return every step a whole chunk can start at: the last `chunk_size - 1` of an episode cannot (spec §7.2)."""
+    spans = zip(episode_starts[:-1], episode_starts[1:], strict=True)  # noqa: RUF007 (mypy loses pairwise's int64)
+    return np.concatenate([np.arange(begin, max(begin, end - chunk_size + 1)) for begin, end in spans])
+
+
+class BatchSource:
+    """Draw batches from demonstrations.
+
+    Args:
+        demonstrations: in memory.
+        statistics: entry of `action_statistics`.
+        token_ids: one prompt per instruction of the meta, BOS first.
+        chunk_size: actions per chunk.
+    """
+
+    def __init__(
+        self,
+        demonstrations: Demonstrations,
+        *,
+        statistics: Mapping[str, Any],
+        token_ids: list[list[int]],
+        chunk_size: int,
+    ) -> None:
+        self._demonstrations = demonstrations
+        self._starts = chunk_starts(demonstrations.episode_starts, chunk_size)
+        self._steps = np.arange(chunk_size)
+        self._preprocess = ImagePreprocessor(
+            image_size=demonstrations.meta.image_size, normalizations=("siglip",), jpeg=False
+        )
+        action, proprio = statistics["action"], statistics["proprio"]
+        self._action_normalizer = ActionNormalizer(action["q01"], action["q99"], action["mask"])
+        self._proprio_normalizer = ProprioNormalizer(proprio["q01"], proprio["q99"])
+        longest = max(len(ids) for ids in token_ids)
+        self._input_ids = np.array([ids + [0] * (longest - len(ids)) for ids in token_ids], dtype=np.int64)
+        self._lengths = np.array([len(ids) for ids in token_ids])
+
+    def __len__(self) -> int:
+        """Number of chunks that can be drawn."""
+        return len(self._starts)
+
+    def shuffled(self, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield batches for ever, each chunk once per pass."""
+        while True:
+            order = rng.permutation(self._starts)
+            for begin in range(0, len(order) - batch_size + 1, batch_size):
+                yield self.batch(np.sort(order[begin : begin + batch_size]))
+
+    def sample(self, size: int, rng: np.random.Generator) -> Batch:
+        """Draw one batch of distinct chunks."""
+        return self.batch(rng.choice(self._starts, size=min(size, len(self._starts)), replace=False))
+
+    def batch(self, starts: NDArray[np.int64]) -> Batch:
+        """Build the batch of the chunks that begin at these steps."""
+        data = self._demonstrations
+        prompts = data.instruction_index[starts]
+        columns = np.arange(1, self._input_ids.shape[1])
+        actions = self._action_normalizer.normalize(data.actions[starts[:, None] + self._steps])
+        return Batch(
+            pixel_values=torch.from_numpy(
+                np.concatenate([self._preprocess(list(data.images[i])) for i in starts])
+            ),
+            input_ids=torch.from_numpy(self._input_ids[prompts]),
+            prompt_mask=torch.from_numpy(columns < self._lengths[prompts][:, None]),
+            proprio=torch.from_numpy(
+                np.stack(
+                    [self._proprio_normalizer.normalize(p) for p in data.proprio[starts].astype(np.float64)]
+                )
+            ),
+            actions=torch.from_numpy(actions.astype(np.float32)),
+        )

@@ -1,0 +1,74 @@
+"""The embedded default policy's own sizes and vocabulary: LightVLA small enough to train on a laptop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lightvla_ros.learn.demonstrations import DemonstrationMeta
+from lightvla_ros.model import LightVla, ModelConfig, VisionTowerConfig
+
+UNKNOWN, BOS, STOP, ACTION_PREFIX = "<unk>", "<s>", "</s>", "▁"
+PROMPT_TEMPLATE = "{instruction}"
+PATCHES_PER_SIDE = 8
+_EMBEDDING_STD = 0.2
+
+
+def vocabulary(instructions: Sequence[str]) -> dict[str, int]:
+    """Number the special tokens (Llama's ids where it has them) and then every word, sorted."""
+    words = sorted({word for text in instructions for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    return {token: i for i, token in enumerate([UNKNOWN, BOS, STOP, ACTION_PREFIX, *words])}
+
+
+def write_tokenizer(path: Path, vocab: Mapping[str, int]) -> None:
+    """Write a word-level `tokenizer.json` that lower-cases and prepends BOS."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordLevel(dict(vocab), unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, vocab[BOS])]
+    )
+    tokenizer.save(str(path))
+
+
+def make_mini_model(meta: DemonstrationMeta, vocab_size: int, statistics: Mapping[str, Any]) -> LightVla:
+    """Build an untrained mini model: one tower, 8x8 patches a camera, the full model's structure."""
+    config = ModelConfig(
+        towers={"featurizer": VisionTowerConfig(embed_dim=192, depth=4, num_heads=3, mlp_dim=576)},
+        image_size=meta.image_size,
+        patch_size=meta.image_size // PATCHES_PER_SIDE,
+        num_cameras=len(meta.cameras),
+        hidden_size=192,
+        intermediate_size=512,
+        num_layers=5,
+        num_heads=3,
+        vocab_size=vocab_size,
+        action_dim=len(meta.action_names),
+        proprio_dim=meta.proprio_dim,
+        action_prefix_id=3,
+        # Trained and read on the same rows (spec §3.7).
+        action_row_offset=0,
+    )
+    model = LightVla(config, statistics)
+    nn.init.normal_(model.language_model.model.embed_tokens.weight, std=_EMBEDDING_STD)
+    return model
+
+
+def policy_section(meta: DemonstrationMeta) -> dict[str, Any]:
+    """Return the "policy" section of `lightvla.json`: how observations become this model's inputs."""
+    return {
+        "camera_names": list(meta.cameras),
+        "normalizations": ["siglip"],
+        # The simulated cameras are not compressed, so there is no JPEG loss to reproduce.
+        "jpeg": False,
+        "prompt_template": PROMPT_TEMPLATE,
+        "max_prompt_tokens": 32,
+        "action_names": list(meta.action_names),
+        "step_period_s": meta.step_period_s,
+    }
