@@ -165,7 +165,7 @@ class NodeConfig(Section):
     backend: str = parameter(
         "auto", "What runs the policy.", choices=("auto", "torch", "onnxruntime", "tensorrt")
     )
-    stats_key: str = parameter(
+    statistics_key: str = parameter(
         "", "Which normalisation statistics to use; empty where the bundle has only one entry."
     )
     num_threads: int = parameter(

@@ -28,9 +28,7 @@ STATE = "robot_state"
 _NO_INSTRUCTION = StopReason("no_instruction", "waiting for an instruction")
 _DISABLED = StopReason("disabled", "commands are disabled; call ~/enable to let the robot move")
 _INACTIVE = StopReason("inactive", "the node is not active")
-_NO_ACTION = StopReason(
-    "no_action", "no action is due: no chunk yet, or inference is slower than the chunk is long"
-)
+_NO_ACTION = StopReason("no_action", "no action is due: no chunk yet, or inference is too slow")
 
 
 class ControlLoop:
@@ -62,7 +60,7 @@ class ControlLoop:
         self.enabled = False
         self.instruction = ""
         self.epoch = 0
-        self.counters: Counter[str] = Counter()
+        self._counters: Counter[str] = Counter()
         self.latencies_ms: dict[str, Window] = {}
         self.retained = Window()
         self.edges: deque[StopReason | None] = deque(maxlen=64)
@@ -142,10 +140,10 @@ class ControlLoop:
         with self._lock:
             if not self.active:
                 return None
-            self.counters[f"frames_{camera}"] += 1
+            self._counters[f"frames_{camera}"] += 1
             self._check_frame(camera, frame, now_ns)
             self._monitor.accept(camera, frame.stamp_ns)
-            self.counters["frames_stale"] += now_ns - frame.stamp_ns > self._stale_after_ns
+            self._counters["frames_stale"] += now_ns - frame.stamp_ns > self._stale_after_ns
             pair = self._pairing.add(camera, frame)
             if pair is None or self._proprio is None or not self.instruction:
                 return None
@@ -163,7 +161,7 @@ class ControlLoop:
     def refuse(self, name: str, message: str) -> None:
         """Note an input message that cannot be used; motion stops until a usable one comes."""
         with self._lock:
-            self.counters[f"refused_{name}"] += 1
+            self._counters[f"refused_{name}"] += 1
             self._monitor.refuse(name, message)
             if name == STATE:
                 self._proprio = None
@@ -191,7 +189,7 @@ class ControlLoop:
         """
         with self._lock:
             taken = self.active and self._schedule.replace(chunk, now_ns)
-            self.counters["chunks" if taken else "chunks_dropped"] += 1
+            self._counters["chunks" if taken else "chunks_dropped"] += 1
             if chunk.epoch == self.epoch:
                 self._blocks.pop("observation", None)
             timings = {**chunk.timings_ms, "observation_age": (now_ns - chunk.stamp_ns) / 1e6}
@@ -205,7 +203,7 @@ class ControlLoop:
         """Note a failure: a bad observation lasts until a good one, anything else until `reset`."""
         with self._lock:
             code = "observation" if isinstance(error, ObservationError) else "fault"
-            self.counters[f"{code}s"] += 1
+            self._counters[f"{code}s"] += 1
             self._blocks[code] = StopReason(code, str(error))
 
     def tick(self, now_ns: int, monotonic_ns: int) -> Command:
@@ -218,7 +216,7 @@ class ControlLoop:
             permitted = self.active and self.enabled and bool(self.instruction)
             action = self._schedule.sample(now_ns) if permitted else None
             output = self._gate.decide(monotonic_ns, permitted=permitted, has_action=action is not None)
-            self.counters[output.value] += 1
+            self._counters[output.value] += 1
             self._note(problem or self._idle_reason(output))
             if output is not Output.MOVE or action is None:
                 return Command(output=output)
@@ -230,6 +228,16 @@ class ControlLoop:
         """Return the steps still ahead, None unless active and instructed with a chunk in hand."""
         with self._lock:
             return self._schedule.remaining(now_ns) if self.active and self.instruction else None
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a counter."""
+        with self._lock:
+            self._counters[name] += number
+
+    def counts(self) -> dict[str, int]:
+        """Return a copy of the counters."""
+        with self._lock:
+            return dict(self._counters)
 
     @property
     def stop_reason(self) -> StopReason | None:
@@ -266,7 +274,7 @@ class ControlLoop:
     def _watch_clock(self, now_ns: int, monotonic_ns: int) -> None:
         clock = self._clock.update(now_ns, monotonic_ns)
         if clock is ClockState.JUMPED:
-            self.counters["clock_jumps"] += 1
+            self._counters["clock_jumps"] += 1
             self._forget_inputs(now_ns)
             self._note(StopReason("clock_jump", "ROS time jumped; everything scheduled was dropped"))
         if clock is ClockState.STOPPED:

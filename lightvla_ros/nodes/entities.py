@@ -1,0 +1,42 @@
+"""Publishers and subscriptions with one owner, so that they can be freed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+
+
+class Entities:
+    """What one owner created on a node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publishers: list[Publisher[Any]] = []
+        self._subscriptions: list[Subscription[Any]] = []
+
+    def publisher(self, kind: type[Any], topic: str, profile: QoSProfile) -> Publisher[Any]:
+        """Create a publisher."""
+        publisher = self._node.create_publisher(kind, topic, profile)
+        self._publishers.append(publisher)
+        return publisher
+
+    def subscription(
+        self, kind: type[Any], topic: str, callback: Callable[[Any], None], profile: QoSProfile
+    ) -> Subscription[Any]:
+        """Create a subscription."""
+        subscription = self._node.create_subscription(kind, topic, callback, profile)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def destroy(self) -> None:
+        """Destroy them all; harmless when there are none."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        for publisher in self._publishers:
+            self._node.destroy_publisher(publisher)
+        self._subscriptions, self._publishers = [], []

@@ -1,0 +1,250 @@
+"""What the node owns between configure and cleanup: policy, control loop, worker, publishers."""
+
+from __future__ import annotations
+
+import time
+import traceback
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.node import Node
+
+from lightvla_ros.core.config import NodeConfig
+from lightvla_ros.core.control_loop import STATE, ControlLoop
+from lightvla_ros.core.errors import ConfigError, LightVlaError
+from lightvla_ros.core.frame_pairing import StampedObservation
+from lightvla_ros.core.metrics import RateMeter
+from lightvla_ros.core.observation import ActionChunk, Observation
+from lightvla_ros.core.output import Output
+from lightvla_ros.core.pacing import FixedRateThread
+from lightvla_ros.core.policy import Policy, PolicySpec
+from lightvla_ros.core.watchdog import StopReason
+from lightvla_ros.core.worker import InferenceWorker
+from lightvla_ros.nodes.diagnostics import rates, running_status
+from lightvla_ros.nodes.entities import Entities
+from lightvla_ros.nodes.inputs import Inputs
+from lightvla_ros.nodes.masks import MaskOutputs
+from lightvla_ros.nodes.outputs import ChunkOutput, GripperOutput, TwistOutput
+from lightvla_ros.nodes.topics import describe_publishers, rivals
+
+_STOP_TIMEOUT_S = 10.0
+_LOG_EVERY_S = 5.0
+_TWIST_DIMS = 7
+_POSE_DIMS = 6
+_EXPECTED_STOPS = ("no_instruction", "disabled", "waiting", "no_action")
+
+
+class PolicySession:
+    """A loaded policy wired to topics.
+
+    Args:
+        node: gives clock, logger and graph.
+        entities: owns publishers and subscriptions; destroyed with the session.
+        config: the node's configuration.
+        policy: the loaded policy; closed with the session.
+
+    Raises:
+        ConfigError: the configuration does not fit the policy.
+        LightVlaError: the policy fails on a black image.
+    """
+
+    def __init__(self, node: Node, entities: Entities, *, config: NodeConfig, policy: Policy) -> None:
+        check_fit(config, policy.spec)
+        self._node = node
+        self._entities = entities
+        self._log = node.get_logger()
+        self._config = config
+        self._policy = policy
+        self._spec = policy.spec
+        self.loop = ControlLoop(config=config, spec=self._spec, check_instruction=policy.check_instruction)
+        self._rates = {name: RateMeter() for name in ("inference", "chunk", "command")}
+        self._twist = self._make_twist()
+        self._gripper = GripperOutput(entities, config.gripper)
+        self._chunk = ChunkOutput(entities, self._spec)
+        self._masks = MaskOutputs(entities, config.masks, self._spec.camera_names)
+        self._pacers: list[FixedRateThread] = []
+        self._warm_up()
+        self._worker = InferenceWorker(
+            predict=policy.predict_chunk, on_chunk=self._on_chunk, on_error=self.report
+        )
+        self._inputs = Inputs(
+            node,
+            entities,
+            config=config,
+            spec=self._spec,
+            loop=self.loop,
+            submit=self._worker.submit,
+            report=self.report,
+        )
+        self._worker.start()
+
+    def activate(self) -> None:
+        """Start publishing from a clean slate."""
+        self.loop.start(self._now_ns())
+        self._pacers = [
+            FixedRateThread(name=name, rate_hz=rate_hz, tick=tick, on_error=self.report)
+            for name, rate_hz, tick in (
+                ("command", self._config.command_rate_hz, self._command_tick),
+                ("chunk", self._config.chunk_rate_hz, self._chunk_tick),
+            )
+        ]
+        for pacer in self._pacers:
+            pacer.start()
+
+    def deactivate(self) -> None:
+        """Stop publishing; a robot in motion is told to stand still first."""
+        for pacer in self._pacers:
+            pacer.stop()
+        self._pacers = []
+        self._worker.clear()
+        self.loop.stop()
+        self._command_tick()
+
+    def close(self) -> None:
+        """Stop everything and free the policy."""
+        self.deactivate()
+        self._entities.destroy()
+        if self._worker.stop(_STOP_TIMEOUT_S):
+            self._policy.close()
+        else:
+            self._log.error("the policy is still busy and cannot be freed; restart the node")
+
+    def reset(self) -> None:
+        """Forget faults, image sizes and everything scheduled or in flight."""
+        self._worker.clear()
+        self.loop.reset(self._now_ns())
+
+    def apply(self, config: NodeConfig) -> None:
+        """Take over the parameters that may change while running."""
+        self.loop.apply(config)
+        if self._twist is not None:
+            self._twist.limits = config.limits
+
+    def watch(self) -> None:
+        """Look at the graph and log why motion stopped or went on; called a few times per second."""
+        for camera, topic in self._inputs.camera_topics.items():
+            message = rivals(self._node, topic)
+            if message is None:
+                self.loop.unblock(f"two_publishers:{camera}")
+            else:
+                self.loop.block(f"two_publishers:{camera}", message)
+        while self.loop.edges:
+            self._log_edge(self.loop.edges.popleft())
+
+    def status(self) -> DiagnosticStatus:
+        """Describe the session for /diagnostics."""
+        missed = sum(pacer.missed for pacer in self._pacers)
+        values = {
+            "engine": self._spec.name,
+            "backend": self._spec.backend,
+            **rates(self._rates),
+            "num_visual_tokens": self._spec.num_visual_tokens,
+            "observations_replaced": self._worker.replaced,
+            "inferences_failed": self._worker.failed,
+            "ticks_missed": missed,
+        }
+        status = running_status(self.loop, values)
+        status.hardware_id = self._spec.name
+        return status
+
+    def report(self, error: Exception) -> None:
+        """Note an exception of any thread: motion stops, the log has it once in a while."""
+        self.loop.fail(error)
+        if isinstance(error, LightVlaError):
+            text = str(error)
+        else:
+            text = "".join(traceback.format_exception(error))
+        self._log.error(f"motion stops: {text}", throttle_duration_sec=_LOG_EVERY_S)
+
+    def _make_twist(self) -> TwistOutput | None:
+        if self._config.command.type == "none":
+            return None
+        return TwistOutput(
+            self._entities,
+            config=self._config.command,
+            limits=self._config.limits,
+            step_period_ns=self._spec.step_period_ns,
+        )
+
+    def _warm_up(self) -> None:
+        black = np.zeros((480, 640, 3), dtype=np.uint8)
+        begun = time.monotonic()
+        self._policy.predict_chunk(
+            Observation(
+                images=dict.fromkeys(self._spec.camera_names, black),
+                proprio=np.zeros(self._spec.proprio_dim),
+                instruction="warm up",
+                stamp_ns=0,
+            )
+        )
+        self._log.info(
+            f"policy {self._spec.name!r} on {self._spec.backend}: cameras {list(self._spec.camera_names)}, "
+            f"{self._spec.num_visual_tokens} visual tokens, {self._spec.chunk_size} steps of "
+            f"{self._spec.step_period_ns / 1e6:g} ms; warmed up in {time.monotonic() - begun:.2f} s"
+        )
+
+    def _on_chunk(self, observation: Observation, chunk: ActionChunk) -> None:
+        self.loop.accept(chunk, self._now_ns())
+        self._rates["inference"].mark(time.monotonic_ns())
+        if isinstance(observation, StampedObservation):
+            self._masks.publish(observation, chunk)
+
+    def _command_tick(self) -> None:
+        now_ns, monotonic_ns = self._now_ns(), time.monotonic_ns()
+        command = self.loop.tick(now_ns, monotonic_ns)
+        if self._twist is None or command.output is Output.SILENT:
+            return
+        if command.action is None:
+            self._twist.hold(now_ns)
+        else:
+            self.loop.count("limited", self._twist.move(command.action, now_ns))
+        if command.close_gripper is not None:
+            self._gripper.publish(close=command.close_gripper)
+        self._rates["command"].mark(monotonic_ns)
+
+    def _chunk_tick(self) -> None:
+        steps = self.loop.remaining(self._now_ns())
+        if steps is not None:
+            self._chunk.publish(steps)
+            self._rates["chunk"].mark(time.monotonic_ns())
+
+    def _log_edge(self, reason: StopReason | None) -> None:
+        if reason is None:
+            self._log.info("moving")
+            return
+        kind, _, name = reason.code.partition(":")
+        if kind in _EXPECTED_STOPS:
+            self._log.info(f"not moving: {reason.message}")
+            return
+        topics = self._topics_of(name) if kind in ("missing", "stale") else []
+        seen = "".join(f"; {describe_publishers(self._node, topic)}" for topic in topics)
+        self._log.error(f"motion stopped ({reason.code}): {reason.message}{seen}")
+
+    def _topics_of(self, name: str) -> list[str]:
+        return self._inputs.state_topics if name == STATE else [self._inputs.camera_topics[name]]
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+
+def check_fit(config: NodeConfig, spec: PolicySpec) -> None:
+    """Check that the configuration can feed and obey the policy.
+
+    Raises:
+        ConfigError: the state vector or the action has another length.
+    """
+    if config.command.type == "twist" and len(spec.action_names) != _TWIST_DIMS:
+        raise ConfigError(
+            "command.type twist",
+            got=f"a policy with actions {list(spec.action_names)}",
+            expected="3 translations, 3 rotations and the gripper",
+            fix="set command.type to none and use policy/action_chunk",
+        )
+    proprio_dim = _POSE_DIMS + len(config.proprio.gripper_joints)
+    if config.proprio.source == "eef_pose" and proprio_dim != spec.proprio_dim:
+        raise ConfigError(
+            "proprio.gripper_joints",
+            got=f"{len(config.proprio.gripper_joints)} joints, so a state of {proprio_dim} numbers",
+            expected=f"{spec.proprio_dim}, as the policy {spec.name!r} was trained with",
+            fix="name its gripper joints, or set proprio.source to proprio",
+        )

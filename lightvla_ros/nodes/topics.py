@@ -1,0 +1,25 @@
+"""What the ROS graph says about a topic, in words for a person."""
+
+from __future__ import annotations
+
+from rclpy.node import Node
+
+
+def describe_publishers(node: Node, topic: str) -> str:
+    """Name a topic's publishers with type and QoS, or say that there are none."""
+    publishers = [
+        f"{info.node_namespace.rstrip('/')}/{info.node_name} ({info.topic_type}, "
+        f"{info.qos_profile.reliability.name.lower()}, {info.qos_profile.durability.name.lower()})"
+        for info in node.get_publishers_info_by_topic(topic)
+    ]
+    return f"{topic} has {len(publishers)} publishers" + (f": {', '.join(publishers)}" if publishers else "")
+
+
+def rivals(node: Node, topic: str) -> str | None:
+    """Say who publishes on a topic that should have one publisher; None when there is at most one."""
+    if node.count_publishers(topic) <= 1:
+        return None
+    return (
+        f"{describe_publishers(node, topic)}; expected one, frames of two cameras would be mixed. "
+        "Fix: stop or remap the others (one that was killed disappears after some seconds)"
+    )
