@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def prepare(directory: Path, *, num_held_out: int, start: Path | None, seed: int
     model = load_checkpoint(start) if start else make_mini_model(meta, len(vocab), {meta.world: statistics})
     statistics = model.statistics[meta.world]
     token_ids = [[vocab[BOS], *(vocab[word] for word in text.lower().split())] for text in meta.instructions]
-    make_source = lambda data: BatchSource(  # noqa: E731
-        data, statistics=statistics, token_ids=token_ids, chunk_size=model.config.chunk_size
+    make_source = partial(
+        BatchSource, statistics=statistics, token_ids=token_ids, chunk_size=model.config.chunk_size
     )
     held_out = make_source(validation).sample(_HELD_OUT_CHUNKS, np.random.default_rng(seed))
     return Run(meta=meta, vocab=vocab, model=model.train(), source=make_source(training), held_out=held_out)
