@@ -63,7 +63,7 @@ class Disturbance:
 
     _BURST_CHANCE = 0.04
     _BURST_STEPS = (3, 9)
-    _BURST_SPEED = (0.1, 0.6)
+    _BURST_SPEED = (0.1, 0.5)
     _TREMBLE_CHANCE = 0.3
     _TREMBLE = 0.15
     _TURN = 0.03

@@ -17,8 +17,8 @@ _DAMPING = 1e-3
 _POSTURE_GAIN = 0.05
 _MAX_JOINT_STEP_RAD = 0.05
 # How far the target may run ahead of the arm: bounds the force when something is in the way.
-_MAX_LEAD_M = 0.03
-_MAX_LEAD_RAD = 0.3
+_MAX_LEAD_M = 0.08
+_MAX_LEAD_RAD = 0.8
 
 
 class ArmController:

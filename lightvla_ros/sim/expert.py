@@ -22,7 +22,6 @@ _RETREAT_M = 0.20
 _ALIGNED_M = 0.006
 _GRASP_REACH_M = 0.012
 _HELD_ACROSS_M = 0.020
-_HELD_SLACK_M = 0.0015
 
 
 class TabletopExpert:
@@ -50,7 +49,7 @@ class TabletopExpert:
         item = world.goal.item
         off = position - world.object_position() - [0.0, 0.0, item.grasp_offset]
         near = np.linalg.norm(off[:2]) < _HELD_ACROSS_M and abs(off[2]) < item.half_height
-        return bool(near and world.finger_opening() < item.half_width + _HELD_SLACK_M)
+        return bool(near and world.pinches_object())
 
     def _approach(self, world: Tabletop) -> tuple[NDArray[np.float64], float]:
         """Come in through a funnel above the object: the nearer across, the lower; close at the bottom."""
@@ -84,8 +83,11 @@ class TabletopExpert:
         return offset, CLOSE
 
     def _retreat(self, world: Tabletop) -> tuple[NDArray[np.float64], float]:
+        """Go up, once the fingers are wide enough not to take the object along."""
         position, _ = world.eef_pose()
-        return np.array([0.0, 0.0, _RETREAT_M - position[2]]), OPEN
+        half_width = world.goal.item.half_width
+        free = _ramp(world.finger_opening(), half_width + 0.003, half_width + 0.010)
+        return np.array([0.0, 0.0, free * (_RETREAT_M - position[2])]), OPEN
 
     @staticmethod
     def _speed(offset: NDArray[np.float64]) -> NDArray[np.float64]:

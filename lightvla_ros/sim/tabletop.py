@@ -194,6 +194,13 @@ class Tabletop:
         """Distance of one finger from closed, m: 0 closed, 0.04 open."""
         return float(self._data.joint(FINGER_JOINTS[0]).qpos[0])
 
+    def pinches_object(self) -> bool:
+        """Privileged: whether both fingers touch the goal's object."""
+        thing = self._model.body(self.goal.item.body).geomadr[0]
+        pairs = self._data.contact.geom
+        touched = pairs[(pairs == thing).any(axis=1)]
+        return all((touched == self._model.geom(f"{joint}_pad").id).any() for joint in FINGER_JOINTS)
+
     def over_target(self) -> bool:
         """Privileged: whether the object's centre is above (or in, or on) its target."""
         offset = self.object_position()[:2] - self.target_position()[:2]

@@ -217,7 +217,7 @@ def _plate() -> str:
 
 
 def _actuators() -> str:
-    gains = [(4500, 180, 120)] * 4 + [(2500, 90, 60)] * 3
+    gains = [(4500, 150, 90)] * 4 + [(2500, 75, 50)] * 3
     arm = "".join(
         f'<position joint="{joint}" kp="{kp}" kv="{kv}" forcerange="-{force} {force}"/>'
         for joint, (kp, kv, force) in zip(ARM_JOINTS, gains, strict=True)
