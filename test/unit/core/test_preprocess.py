@@ -1,9 +1,11 @@
-"""Camera image to pixel values: steps, options and refusals. Equality with the reference is in test/parity."""
+"""Camera image to pixel values: steps, options, refusals. Parity with the reference is in test/parity."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +120,12 @@ def test_extreme_shapes_work_in_every_fit(shape: tuple[int, int, int]) -> None:
     ids=["float", "grey", "rgba", "empty", "list"],
 )
 def test_what_is_no_rgb_image_is_refused_with_a_way_out(image: object) -> None:
-    calls = (resize_224, center_crop, pixel_values, lambda image: ImagePreprocessor(jpeg=False)([image]))
+    calls: tuple[Callable[[Any], object], ...] = (
+        resize_224,
+        center_crop,
+        pixel_values,
+        lambda image: ImagePreprocessor(jpeg=False)([image]),
+    )
     for call in calls:
         with pytest.raises(ObservationError, match=r"camera image; got .*expected a uint8 array.*Fix: "):
             call(image)
@@ -130,7 +137,7 @@ def test_only_a_square_image_is_cropped() -> None:
 
 
 @pytest.mark.parametrize("options", [{"image_size": 0}, {"fit": "zoom"}, {"normalizations": ("imagenet",)}])
-def test_unknown_options_are_refused(options: dict[str, object]) -> None:
+def test_unknown_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         ImagePreprocessor(jpeg=False, **options)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -102,8 +105,9 @@ def test_braces_are_text() -> None:
     ],
 )
 def test_what_is_no_instruction_is_refused(instruction: object, message: str) -> None:
+    encode: Callable[[Any], object] = make_encoder(CountingTokenizer()).encode
     with pytest.raises(InstructionError, match=message):
-        make_encoder(CountingTokenizer()).encode(instruction)  # type: ignore[arg-type] # the bad types are the test
+        encode(instruction)
 
 
 def test_an_over_long_instruction_names_both_lengths_and_a_way_out() -> None:

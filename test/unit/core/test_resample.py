@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightvla_ros.core.resample import CACHED_FILTERS, Scratch, center_crop_filter, lanczos_filter
+from lightvla_ros.core.resample import (
+    CACHED_FILTERS,
+    BandedFilter,
+    Scratch,
+    center_crop_filter,
+    lanczos_filter,
+)
 
 
 def dense(num_inputs: int, num_outputs: int) -> np.ndarray:
@@ -20,8 +26,8 @@ def dense(num_inputs: int, num_outputs: int) -> np.ndarray:
     return weights
 
 
-def apply_rows(filter_: object, values: np.ndarray, num_outputs: int) -> np.ndarray:
-    return filter_.along_rows(values, out=np.empty((num_outputs, values.shape[1]), np.float32))
+def apply_rows(banded: BandedFilter, values: np.ndarray, num_outputs: int) -> np.ndarray:
+    return banded.along_rows(values, out=np.empty((num_outputs, values.shape[1]), np.float32))
 
 
 @pytest.mark.parametrize(

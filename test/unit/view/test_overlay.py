@@ -42,7 +42,7 @@ def test_outside_the_crop_is_darker_than_pruned() -> None:
 
 
 def test_a_patch_is_drawn_where_the_policy_saw_it() -> None:
-    """Follow one patch through the policy's own crop and resize, then compare with where the overlay shows it."""
+    """What the overlay leaves bright must land in that very patch of the policy's own crop."""
     image = np.full((300, 500, 3), 30, dtype=np.uint8)
     mask = keep((11, 5), shape=(16, 16))
     shown = overlay(image, mask)
