@@ -50,7 +50,6 @@ def running_status(loop: ControlLoop, values: Mapping[str, object]) -> Diagnosti
         "instruction": loop.instruction,
         "epoch": loop.epoch,
         "stop_reason": reason.code if reason else "",
-        "stop_message": reason.message if reason else "",
         **values,
         **_retained(loop.retained),
         **_latencies(loop.latencies_ms),

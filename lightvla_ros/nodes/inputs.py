@@ -143,6 +143,9 @@ class Inputs:
             yield
         except ObservationError as error:
             self._loop.refuse(name, str(error))
+            if name == STATE:
+                # A good half must not be joined with what came before the bad one.
+                self._pose = self._gripper = None
         except Exception as error:  # noqa: BLE001  # a callback's exception would end the executor
             self._report(error)
 

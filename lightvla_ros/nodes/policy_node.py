@@ -74,8 +74,8 @@ class PolicyNode(LifecycleNode):
             "lightvla_policy", automatically_declare_parameters_from_overrides=True, **node_arguments
         )
         self._make_policy = make_policy
-        self._session: PolicySession | None = None
-        self._refusal = ""
+        self.session: PolicySession | None = None
+        self.refusal = ""
         self._parameters_of_node = NodeParameters(self, on_change=self._apply)
         self._diagnostics = Diagnostics(self)
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._guarded(self._publish_diagnostics))
@@ -94,26 +94,26 @@ class PolicyNode(LifecycleNode):
         config = self._parameters_of_node.read()
         policy, entities = self._make_policy(config), Entities(self)
         try:
-            self._session = PolicySession(self, entities, config=config, policy=policy)
+            self.session = PolicySession(self, entities, config=config, policy=policy)
         except Exception:
             entities.destroy()
             policy.close()
             raise
-        self._refusal = ""
+        self.refusal = ""
         return TransitionCallbackReturn.SUCCESS
 
     @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start from a clean slate."""
-        if self._session is not None:
-            self._session.activate()
+        if self.session is not None:
+            self.session.activate()
         return TransitionCallbackReturn.SUCCESS
 
     @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and hold."""
-        if self._session is not None:
-            self._session.deactivate()
+        if self.session is not None:
+            self.session.deactivate()
         return TransitionCallbackReturn.SUCCESS
 
     @_logged
@@ -136,10 +136,10 @@ class PolicyNode(LifecycleNode):
 
     def refuse(self, transition: str, error: Exception) -> TransitionCallbackReturn:
         """Log why a transition failed and free what it left half built."""
-        self._refusal = f"{transition} failed: {error}"
+        self.refusal = f"{transition} failed: {error}"
         known = isinstance(error, LightVlaError)
         self.get_logger().error(
-            self._refusal if known else f"{transition} failed:\n{''.join(traceback.format_exception(error))}"
+            self.refusal if known else f"{transition} failed:\n{''.join(traceback.format_exception(error))}"
         )
         if transition == "on_configure":
             self.teardown()
@@ -148,7 +148,7 @@ class PolicyNode(LifecycleNode):
 
     def teardown(self) -> None:
         """Stop motion and free everything; harmless when there is nothing."""
-        session, self._session = self._session, None
+        session, self.session = self.session, None
         if session is not None:
             session.close()
 
@@ -158,22 +158,22 @@ class PolicyNode(LifecycleNode):
             self.trigger_activate()
 
     def _apply(self, config: NodeConfig) -> None:
-        if self._session is not None:
-            self._session.apply(config)
+        if self.session is not None:
+            self.session.apply(config)
 
     def _publish_diagnostics(self) -> None:
-        if self._session is not None:
-            status = self._session.status()
+        if self.session is not None:
+            status = self.session.status()
         else:
-            status = idle_status(self._refusal or "not configured", is_error=bool(self._refusal))
+            status = idle_status(self.refusal or "not configured", is_error=bool(self.refusal))
         self._diagnostics.publish(status)
 
     def _watch(self) -> None:
-        if self._session is not None:
-            self._session.watch()
+        if self.session is not None:
+            self.session.watch()
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        session = self._session
+        session = self.session
         if session is None or not session.loop.active:
             response.success = not request.data
             response.message = "the node is not active; activate it first"
@@ -185,10 +185,10 @@ class PolicyNode(LifecycleNode):
         return response
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._session is None:
+        if self.session is None:
             response.message = "the node is not configured; there is nothing to reset"
             return response
-        self._session.reset()
+        self.session.reset()
         response.success = True
         response.message = "faults, image sizes and schedule forgotten; the instruction stays in force"
         self.get_logger().info(response.message)
@@ -199,8 +199,8 @@ class PolicyNode(LifecycleNode):
             try:
                 callback()
             except Exception as error:  # noqa: BLE001  # a callback's exception would end the executor
-                if self._session is not None:
-                    self._session.report(error)
+                if self.session is not None:
+                    self.session.report(error)
                 else:
                     self.get_logger().error(f"{callback.__name__}: {error}")
 

@@ -134,7 +134,9 @@ class PolicySession:
     def status(self) -> DiagnosticStatus:
         """Describe the session for /diagnostics."""
         missed = sum(pacer.missed for pacer in self._pacers)
+        reason = self.loop.stop_reason
         values = {
+            "stop_message": self._explain(reason) if reason else "",
             "engine": self._spec.name,
             "backend": self._spec.backend,
             **rates(self._rates),
@@ -212,16 +214,19 @@ class PolicySession:
         if reason is None:
             self._log.info("moving")
             return
-        kind, _, name = reason.code.partition(":")
-        if kind in _EXPECTED_STOPS:
+        if reason.code.partition(":")[0] in _EXPECTED_STOPS:
             self._log.info(f"not moving: {reason.message}")
-            return
-        topics = self._topics_of(name) if kind in ("missing", "stale") else []
-        seen = "".join(f"; {describe_publishers(self._node, topic)}" for topic in topics)
-        self._log.error(f"motion stopped ({reason.code}): {reason.message}{seen}")
+        else:
+            self._log.error(f"motion stopped ({reason.code}): {self._explain(reason)}")
 
-    def _topics_of(self, name: str) -> list[str]:
-        return self._inputs.state_topics if name == STATE else [self._inputs.camera_topics[name]]
+    def _explain(self, reason: StopReason) -> str:
+        """Add who publishes what is missing; asked of the graph, so never in the publisher's thread."""
+        kind, _, name = reason.code.partition(":")
+        if kind not in ("missing", "stale"):
+            return reason.message
+        topics = self._inputs.state_topics if name == STATE else [self._inputs.camera_topics[name]]
+        seen = "; ".join(describe_publishers(self._node, topic) for topic in topics)
+        return f"{reason.message}; {seen}. Fix: start or remap the publisher, or check that its QoS fits"
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)

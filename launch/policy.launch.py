@@ -1,0 +1,67 @@
+"""The policy node, on the embedded policy when nothing else is said; it moves nothing unless told to."""
+
+from pathlib import Path
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
+
+PARAMS_FILE = Path(__file__).parent.parent / "config" / "policy.yaml"
+
+# launch argument and parameter -> default (empty: as in params_file), what it is, type the node expects
+PARAMETERS = {
+    "engine": ("", "engine bundle or checkpoint, a directory or an installed name; default mini", str),
+    "backend": ("", "auto, torch, onnxruntime or tensorrt; default auto", str),
+    "chunk_rate_hz": ("", "rate of policy/action_chunk; default 20.0", float),
+    "command_rate_hz": ("", "rate of policy/command; default 20.0", float),
+    "enable_actuation": ("false", "whether the robot may move from the start", bool),
+    "auto_activate": ("true", "configure and activate without a lifecycle manager", bool),
+    "use_sim_time": ("false", "take the time from /clock", bool),
+}
+# launch argument -> default and what it is
+OTHERS = {
+    "params_file": (str(PARAMS_FILE), "YAML file with the node's parameters"),
+    "namespace": ("", "namespace of the node and its topics"),
+    "third_person_topic": ("camera/third_person/image", "topic of the third-person camera"),
+    "wrist_topic": ("camera/wrist/image", "topic of the wrist camera"),
+}
+CAMERAS = {"third_person_topic": "camera/third_person/image", "wrist_topic": "camera/wrist/image"}
+
+
+def make_node(context: LaunchContext) -> list[LifecycleNode]:
+    """Make the node; arguments left empty do not override the parameter file."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in PARAMETERS}
+    overrides = {
+        name: ParameterValue(text, value_type=PARAMETERS[name][2]) for name, text in given.items() if text
+    }
+    remappings = []
+    for argument, topic in CAMERAS.items():
+        chosen = LaunchConfiguration(argument)
+        remappings += [(topic, chosen), (f"{topic}/compressed", [chosen, "/compressed"])]
+    return [
+        LifecycleNode(
+            package="lightvla_ros",
+            executable="policy_node",
+            name="lightvla_policy",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[LaunchConfiguration("params_file"), overrides],
+            remappings=remappings,
+            output="screen",
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments and start the node."""
+    arguments = {name: (default, text) for name, (default, text, _) in PARAMETERS.items()} | OTHERS
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, (default, text) in arguments.items()
+            ),
+            OpaqueFunction(function=make_node),
+        ]
+    )

@@ -1,0 +1,274 @@
+"""The policy node on a real graph, judged by an independent robot: what is commanded, and what is not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from harness import ACTION_NAMES, CAMERAS, Bench, SteadyPolicy
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool, Trigger
+
+from lightvla_ros.core.errors import BundleError
+from lightvla_ros.nodes.conversions import stamp_ns
+
+MakeBench = Callable[..., Bench]
+TICK_S = 0.05
+# What two noisy processors may add between a publish and the robot's receipt.
+SLACK_S = 0.15
+
+
+def test_a_moving_robot_gets_twists_in_metres_per_second_and_the_gripper_once(moving: Bench) -> None:
+    robot = moving.robot
+    _, command = robot.commands[-1]
+    linear, angular = command.twist.linear, command.twist.angular
+    np.testing.assert_allclose([linear.x, linear.y, linear.z], 0.1 * 0.05 / 0.05, rtol=1e-5)
+    np.testing.assert_allclose([angular.x, angular.y, angular.z], 0.1 * 0.5 / 0.05, rtol=1e-5)
+    assert command.header.frame_id == "base_link"
+    moving.wait_for_motion()
+    assert robot.gripper == [1.0]
+
+
+def test_a_chunk_message_carries_the_observations_stamp_and_only_steps_ahead(moving: Bench) -> None:
+    robot = moving.robot
+    moving.wait_until(lambda: len(robot.chunks) > 5, "chunks")
+    now_ns = robot.get_clock().now().nanoseconds
+    chunk = robot.chunks[-1]
+    observed_ns = stamp_ns(chunk.header.stamp)
+    assert tuple(chunk.joint_names) == ACTION_NAMES
+    assert observed_ns in robot.image_stamps
+    dues = [observed_ns + stamp_ns(point.time_from_start) for point in chunk.points]
+    assert 0 < len(dues) < 40 and dues[0] > now_ns - 1_000_000_000
+    assert {later - earlier for earlier, later in pairwise(dues)} == {50_000_000}
+    np.testing.assert_allclose(chunk.points[0].positions, [0.1] * 6 + [1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_a_stopped_camera_stops_motion_within_stale_after_and_one_tick(moving: Bench, camera: str) -> None:
+    moving.robot.cameras.discard(camera)
+    stopped = time.monotonic()
+    moving.wait_for_stop(f"stale:{camera}")
+    moving.assert_still()
+    last_move = moving.robot.moves[-1]
+    assert last_move - stopped <= 0.5 + TICK_S + SLACK_S
+    assert moving.robot.speeds[-1] == 0.0, "a zero command ends the motion"
+    moving.robot.cameras.add(camera)
+    moving.wait_for_motion()
+
+
+def test_a_silent_robot_state_stops_motion(moving: Bench) -> None:
+    moving.robot.sends_state = False
+    stopped = time.monotonic()
+    moving.wait_for_stop("stale:robot_state")
+    assert moving.robot.moves[-1] - stopped <= 0.5 + TICK_S + SLACK_S
+
+
+def test_a_new_instruction_drops_the_old_epoch(moving: Bench) -> None:
+    robot = moving.robot
+    assert set(np.round(robot.speeds, 3)) == {0.1}
+    robot.instruct("go fast")
+    moving.wait_until(lambda: robot.speeds[-1] == pytest.approx(0.5), "the new speed")
+    moving.wait_for_motion()
+    changes = [later for earlier, later in pairwise(np.round(robot.speeds, 3)) if later != earlier]
+    assert changes in ([0.5], [0.0, 0.5]), "old and new epochs were mixed"
+
+
+def test_an_empty_instruction_stops_with_one_zero(moving: Bench) -> None:
+    moving.robot.instruct("")
+    moving.wait_for_stop("no_instruction")
+    moving.wait_until(lambda: moving.robot.speeds[-1] == 0.0, "the zero command")
+    moving.assert_still()
+    assert moving.robot.speeds.count(0.0) == 1
+
+
+def test_nothing_is_commanded_while_disabled_and_chunks_can_be_looked_at(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    bench.activate()
+    bench.robot.instruct("go")
+    bench.wait_until(lambda: len(bench.robot.chunks) > 5, "chunks")
+    bench.assert_still()
+    assert bench.robot.commands == [] and bench.robot.gripper == []
+    assert bench.reason == "disabled"
+
+
+def call(bench: Bench, kind: type, name: str, request: object) -> object:
+    client = bench.robot.create_client(kind, name)
+    bench.wait_until(client.service_is_ready, name)
+    future = client.call_async(request)
+    bench.wait_until(future.done, name)
+    return future.result()
+
+
+def test_the_enable_service_starts_and_stops_commands(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    assert not call(bench, SetBool, "/lightvla_policy/enable", SetBool.Request(data=True)).success
+    bench.activate()
+    bench.robot.instruct("go")
+    assert call(bench, SetBool, "/lightvla_policy/enable", SetBool.Request(data=True)).success
+    bench.wait_for_motion()
+    assert call(bench, SetBool, "/lightvla_policy/enable", SetBool.Request(data=False)).success
+    bench.wait_until(lambda: bench.robot.speeds[-1] == 0.0, "the zero command")
+    bench.assert_still()
+
+
+def test_deactivating_stops_a_moving_robot_and_activating_starts_anew(moving: Bench) -> None:
+    assert moving.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    moving.wait_until(lambda: moving.robot.speeds[-1] == 0.0, "the zero command")
+    chunks = len(moving.robot.chunks)
+    moving.assert_still()
+    assert len(moving.robot.chunks) <= chunks + 1
+    assert moving.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    moving.wait_for_motion()
+
+
+def test_cleanup_frees_the_policy_and_the_node_configures_again(make_bench: MakeBench) -> None:
+    policies = [SteadyPolicy(), SteadyPolicy()]
+    waiting = list(policies)
+    bench = make_bench(lambda config: waiting.pop(0), enable_actuation=True)
+    bench.activate()
+    bench.node.trigger_deactivate()
+    assert bench.node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert policies[0].closed and not policies[1].closed
+    assert bench.node.count_publishers("/policy/command") == 0
+    bench.activate()
+    bench.robot.instruct("go")
+    bench.wait_for_motion()
+
+
+def test_a_policy_that_cannot_be_loaded_refuses_configure_and_says_why(make_bench: MakeBench) -> None:
+    def refuse(config: object) -> SteadyPolicy:
+        raise BundleError("engines/none", got="no manifest.json", fix="lightvla export")
+
+    bench = make_bench(refuse)
+    assert not bench.configure()
+    bench.wait_until(lambda: "no manifest.json" in bench.robot.status.get("stop_reason", ""), "diagnostics")
+
+
+def test_an_unforeseen_exception_in_configure_is_survived(make_bench: MakeBench) -> None:
+    attempts: list[SteadyPolicy] = []
+
+    def break_once(config: object) -> SteadyPolicy:
+        attempts.append(SteadyPolicy())
+        if len(attempts) == 1:
+            raise RuntimeError("driver exploded")
+        return attempts[-1]
+
+    bench = make_bench(break_once)
+    assert not bench.configure()
+    assert bench.configure()
+
+
+def test_a_policy_that_does_not_fit_the_state_topics_refuses_configure(make_bench: MakeBench) -> None:
+    policy = SteadyPolicy(proprio_dim=9)
+    bench = make_bench(policy)
+    assert not bench.configure()
+    assert policy.closed
+    assert "expected 9, as the policy 'steady' was trained with" in bench.node.refusal
+
+
+def test_an_engine_failure_stops_until_reset(make_bench: MakeBench) -> None:
+    policy = SteadyPolicy(fail_on="break")
+    bench = make_bench(policy, enable_actuation=True)
+    bench.activate()
+    bench.robot.instruct("break it")
+    bench.wait_for_stop("fault")
+    bench.robot.instruct("go")
+    bench.assert_still()
+    assert call(bench, Trigger, "/lightvla_policy/reset", Trigger.Request()).success
+    bench.wait_for_motion()
+
+
+def test_an_overlong_instruction_stops_and_says_why(moving: Bench) -> None:
+    moving.robot.instruct("go " * 50)
+    moving.wait_for_stop("instruction")
+    moving.assert_still()
+    assert "got 149 letters; expected at most 100. Fix: shorten it" in moving.message
+    moving.robot.instruct("go on")
+    moving.wait_for_motion()
+
+
+def test_an_unknown_encoding_stops_and_a_known_one_goes_on(moving: Bench) -> None:
+    moving.robot.encoding = "bayer_rggb16"
+    moving.wait_until(lambda: (moving.reason or "").startswith("refused:"), "refusal")
+    moving.assert_still()
+    assert "got 'bayer_rggb16'; expected one of rgb8" in moving.message
+    moving.robot.encoding = "bgr8"
+    moving.wait_for_motion()
+
+
+def test_a_changed_image_size_stops_until_reset(moving: Bench) -> None:
+    moving.robot.size = (24, 32)
+    moving.wait_until(lambda: (moving.reason or "").startswith("refused:"), "refusal")
+    moving.assert_still()
+    assert "got 32x24 pixels; expected 64x48" in moving.message
+    assert call(moving, Trigger, "/lightvla_policy/reset", Trigger.Request()).success
+    moving.wait_for_motion()
+
+
+def test_a_state_that_is_not_finite_stops_at_once(moving: Bench) -> None:
+    moving.robot.fingers = [float("nan"), 0.0]
+    moving.wait_for_stop("refused:robot_state")
+    moving.assert_still()
+    assert "expected finite numbers" in moving.message
+    moving.robot.fingers = [0.04, -0.04]
+    moving.wait_for_motion()
+
+
+def test_two_publishers_on_one_camera_stop_motion(moving: Bench) -> None:
+    rival = moving.robot.create_publisher(Image, "/camera/wrist/image", qos_profile_sensor_data)
+    moving.wait_for_stop("two_publishers:wrist")
+    moving.assert_still()
+    assert "/camera/wrist/image has 2 publishers" in moving.message
+    moving.robot.destroy_publisher(rival)
+    moving.wait_for_motion()
+
+
+def test_a_missing_camera_is_named(make_bench: MakeBench) -> None:
+    bench = make_bench(enable_actuation=True)
+    bench.robot.cameras.discard("wrist")
+    bench.activate()
+    bench.robot.instruct("go")
+    bench.wait_for_stop("missing:wrist")
+    bench.assert_still()
+    assert bench.robot.commands == []
+    bench.wait_until(
+        lambda: (
+            "/camera/wrist/image has 1 publishers: /robot (sensor_msgs/msg/Image, best_effort"
+            in bench.robot.status.get("stop_message", "")
+        ),
+        "diagnostics that name the topic and its publisher",
+    )
+
+
+def test_the_instruction_is_heard_by_a_node_that_starts_later(make_bench: MakeBench) -> None:
+    bench = make_bench(enable_actuation=True)
+    bench.robot.instruct("go")
+    bench.activate()
+    bench.wait_for_motion()
+
+
+def test_masks_and_overlays_carry_the_stamp_of_their_image(moving: Bench) -> None:
+    masks: list[Image] = []
+    overlays: list[Image] = []
+    robot = moving.robot
+    robot.create_subscription(Image, "/policy/retained_tokens/wrist", masks.append, 1)
+    robot.create_subscription(Image, "/policy/overlay/wrist", overlays.append, 1)
+    moving.wait_until(lambda: len(masks) > 4 and overlays, "masks")
+    assert {stamp_ns(mask.header.stamp) for mask in masks} <= set(robot.image_stamps)
+    assert (masks[0].encoding, masks[0].height, masks[0].width) == ("mono8", 4, 4)
+    assert len({bytes(mask.data).count(255) for mask in masks}) > 1, "the retained count varies"
+    assert (overlays[0].encoding, overlays[0].height, overlays[0].width) == ("rgb8", 48, 64)
+
+
+def test_diagnostics_tell_rates_latencies_and_counts(moving: Bench) -> None:
+    moving.wait_until(lambda: float(moving.robot.status.get("command_rate_hz", 0)) > 10, "diagnostics")
+    status = moving.robot.status
+    assert {"vision_p50_ms", "vision_p99_ms", "observation_age_p95_ms", "retained_last", "chunks"} <= set(
+        status
+    )
+    assert (status["instruction"], status["enabled"], status["num_visual_tokens"]) == ("go", "True", "32")
