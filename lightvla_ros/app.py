@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest
+from lightvla_ros.backends.tokenizer import TOKENIZER_NAME, load_encoder
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer, statistics_for
+from lightvla_ros.core.paths import engine_directory
 from lightvla_ros.core.policy import Engine, PolicySpec, PrunedPolicy
 from lightvla_ros.core.policy_config import PolicyConfig
 from lightvla_ros.core.preprocess import Fit, ImagePreprocessor
@@ -73,7 +75,7 @@ def load_policy(
             fix="put the checkpoint's tokenizer.json beside its config.json and export again; "
             "`load_engine` runs on token ids without it",
         )
-    return make_policy(loaded, _encode(loaded.tokenizer, loaded.model))
+    return make_policy(loaded, load_encoder(loaded.tokenizer, loaded.model))
 
 
 def make_policy(loaded: LoadedEngine, encode: Callable[[str], Sequence[int]]) -> PrunedPolicy:
@@ -143,11 +145,7 @@ def find_directory(path: str | Path) -> Path:
     Raises:
         BundleError: nothing is there, or it is neither a bundle nor a checkpoint.
     """
-    directory = Path(path)
-    if not directory.is_dir():
-        from lightvla_ros.core.paths import engine_directory
-
-        directory = engine_directory(str(path))
+    directory = engine_directory(path)
     if not any((directory / name).is_file() for name in (MANIFEST_NAME, _CHECKPOINT_NAME)):
         raise BundleError(
             str(directory),
@@ -210,7 +208,7 @@ def _from_checkpoint(
     from lightvla_ros.model.policy_config import read_policy_config
 
     model = load_checkpoint(directory)
-    tokenizer = directory / "tokenizer.json"
+    tokenizer = directory / TOKENIZER_NAME
     return LoadedEngine(
         engine=TorchEngine(model),
         name=directory.name,
@@ -233,29 +231,3 @@ def _require_torch(num_threads: int | None) -> None:
         ) from e
     if num_threads is not None:
         torch.set_num_threads(num_threads)
-
-
-def _encode(path: Path, model: ModelConfig) -> Callable[[str], Sequence[int]]:
-    """Open a `tokenizer.json`; the result gives ids with BOS first."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as e:
-        raise BundleError(
-            str(path), got=str(e), expected="a tokenizer.json", fix="fetch or export it again"
-        ) from e
-    if (size := tokenizer.get_vocab_size()) > model.vocab_size:
-        raise BundleError(
-            str(path),
-            got=f"{size} tokens",
-            expected=f"at most {model.vocab_size}, the rows of the embedding table",
-            fix="use the tokenizer.json that belongs to these weights",
-        )
-
-    def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(text).ids
-        # Some tokenizer files leave BOS to the caller; the model was trained with it.
-        return ids if ids[:1] == [model.bos_id] else [model.bos_id, *ids]
-
-    return encode

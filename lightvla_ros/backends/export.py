@@ -22,13 +22,13 @@ from torch.export import Dim
 from lightvla_ros import __version__
 from lightvla_ros.backends.bundle_model import EMBEDDING, weights_hash
 from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest, Part, TensorSpec, describe_file
+from lightvla_ros.backends.tokenizer import TOKENIZER_NAME
 from lightvla_ros.core.errors import BundleError, SpecError
 from lightvla_ros.core.policy_config import PolicyConfig
 from lightvla_ros.model.lightvla import LightVla
 from lightvla_ros.model.policy_config import check_policy_fits
 from lightvla_ros.model.pruner import rms_normalize
 
-TOKENIZER_NAME = "tokenizer.json"
 # TensorRT-RTX builds this opset in float32 as it is; from 23 on attention becomes one operator.
 _OPSET = 20
 _SMALL_BUCKETS = (16, 32, 48, 64, 96, 128)

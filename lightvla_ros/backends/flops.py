@@ -1,0 +1,77 @@
+"""Floating point operations of one chunk, by stage, as a function of how many tokens are retained.
+
+Only matrix products are counted, a multiply-add as two; norms, softmax and rotary angles are below 0.1 %.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lightvla_ros.model.config import ModelConfig, VisionTowerConfig
+
+
+class StageFlops(NamedTuple):
+    """Operations of each stage of an engine."""
+
+    vision: int
+    pruner: int
+    decoder: int
+
+
+def stage_flops(
+    config: ModelConfig, retained: int, prompt_tokens: int, *, reference: bool = False
+) -> StageFlops:
+    """Count the operations of one chunk.
+
+    Args:
+        config: sizes of the model.
+        retained: visual tokens K the decoder sees.
+        prompt_tokens: prompt ids n, BOS included.
+        reference: count what the published code computes: the last block of each vision tower, the zero
+            rows in the pruner, `lm_head`, and every row of the last decoder layer. None of it is used.
+    """
+    N, D, A = config.num_patches, config.hidden_size, config.num_action_rows
+    sequence = retained + prompt_tokens + A + 3  # BOS, proprio, "▁" and </s>; the prompt's BOS is among them
+    task_tokens = prompt_tokens + 2 + (A if reference else 0)
+    return StageFlops(
+        vision=_vision(config, all_blocks=reference),
+        pruner=4 * N * task_tokens * D + 2 * N * N * D,
+        decoder=_decoder(config, sequence, last_rows=sequence if reference else A)
+        + (_product(sequence, D, config.vocab_size) if reference else 0),
+    )
+
+
+def _vision(config: ModelConfig, *, all_blocks: bool) -> int:
+    N, V, D = config.num_patches, config.vision_dim, config.hidden_size
+    towers = sum(_tower(config, tower, all_blocks=all_blocks) for tower in config.towers.values())
+    projector = _product(N, V, 4 * V) + _product(N, 4 * V, D) + _product(N, D, D)
+    return config.num_cameras * towers + projector
+
+
+def _tower(config: ModelConfig, tower: VisionTowerConfig, *, all_blocks: bool) -> int:
+    patches, C = config.grid_size**2, tower.embed_dim
+    tokens = patches + tower.num_prefix_tokens
+    block = _product(tokens, C, 4 * C) + 2 * _product(tokens, C, tower.mlp_dim) + 4 * tokens * tokens * C
+    return _product(patches, 3 * config.patch_size**2, C) + (tower.depth - (not all_blocks)) * block
+
+
+def _decoder(config: ModelConfig, sequence: int, *, last_rows: int) -> int:
+    D, P = config.hidden_size, config.proprio_dim
+    layers = (config.num_layers - 1) * _layer(config, sequence, sequence)
+    proprio = _product(1, P, D) + _product(1, D, D)
+    C, A = config.chunk_size, config.action_dim
+    head = _product(C, A * D, D) + 2 * _product(C, D, D) + _product(C, D, A)
+    return layers + _layer(config, last_rows, sequence) + proprio + head
+
+
+def _layer(config: ModelConfig, rows: int, sequence: int) -> int:
+    """One decoder layer whose output is wanted for `rows` of `sequence` tokens."""
+    D = config.hidden_size
+    query_and_output = 2 * _product(rows, D, D)
+    key_and_value = 2 * _product(sequence, D, D)
+    attention = 4 * rows * sequence * D
+    return query_and_output + key_and_value + attention + 3 * _product(rows, D, config.intermediate_size)
+
+
+def _product(rows: int, inner: int, columns: int) -> int:
+    return 2 * rows * inner * columns
