@@ -92,6 +92,19 @@ class Recorder:
         write_picture(self.picture, self._best[1])
 
 
+def describe_policy(engine: str, notes: Mapping[str, Any]) -> str:
+    """Return which policy runs and, a line per subject, what its bundle notes about itself."""
+    lines = [f"policy {engine}"]
+    for subject, facts in notes.items():
+        told = (
+            ", ".join(f"{name} {fact}" for name, fact in facts.items())
+            if isinstance(facts, Mapping)
+            else facts
+        )
+        lines.append(f"  {subject}: {told}")
+    return "\n".join(lines)
+
+
 def summarise(results: Sequence[EpisodeResult], monitor: DemoMonitor, recorder: Recorder) -> dict[str, Any]:
     """Return the figures of a demo, ready for JSON."""
     retained = monitor.retained or [0]
@@ -144,4 +157,4 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def _stage_line(stage: str, latencies: Mapping[str, float]) -> str:
-    return f"  {stage:<12}" + "".join(f"  {name} {value:7.2f} ms" for name, value in latencies.items())
+    return f"  {stage:<16}" + "".join(f"  {name} {value:7.2f} ms" for name, value in latencies.items())

@@ -95,9 +95,9 @@ class SimNode(Node):
         self._clock_publisher = (
             self.create_publisher(Clock, "/clock", 1) if self._value("publish_clock") else None
         )
-        self.create_subscription(TwistStamped, "/policy/command", self._on_twist, 1)
-        self.create_subscription(Float64, "/policy/gripper", self._on_gripper, 10)
-        self.create_subscription(String, "/instruction", self._on_instruction, LATCHED)
+        self.create_subscription(TwistStamped, "policy/command", self._on_twist, 1)
+        self.create_subscription(Float64, "policy/gripper", self._on_gripper, 10)
+        self.create_subscription(String, "instruction", self._on_instruction, LATCHED)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.add_on_set_parameters_callback(self._check_parameters)
 

@@ -33,10 +33,10 @@ class WorldPublisher:
         self._pose.header.frame_id = WORLD_FRAME
         self._joints = JointState(name=list(joint_names), position=[0.0] * len(joint_names))
         self._proprio = Float64MultiArray(data=[0.0] * 8)
-        self._pose_publisher = node.create_publisher(PoseStamped, "/robot/eef_pose", qos_profile_sensor_data)
-        self._joint_publisher = node.create_publisher(JointState, "/joint_states", qos_profile_sensor_data)
+        self._pose_publisher = node.create_publisher(PoseStamped, "robot/eef_pose", qos_profile_sensor_data)
+        self._joint_publisher = node.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
         self._proprio_publisher = node.create_publisher(
-            Float64MultiArray, "/robot/proprio", qos_profile_sensor_data
+            Float64MultiArray, "robot/proprio", qos_profile_sensor_data
         )
 
     def publish(self, state: WorldState, stamp: Time) -> None:
@@ -69,7 +69,7 @@ class _Camera:
     def __init__(self, node: Node, name: str) -> None:
         self._message = Image(encoding="rgb8")
         self._message.header.frame_id = f"{name}_camera"
-        self._publisher = node.create_publisher(Image, f"/camera/{name}/image", qos_profile_sensor_data)
+        self._publisher = node.create_publisher(Image, f"camera/{name}/image", qos_profile_sensor_data)
 
     def publish(self, image: NDArray[np.uint8], stamp: Time) -> None:
         height, width, _ = image.shape

@@ -57,14 +57,24 @@ def test_the_demo_acts_measures_and_leaves_a_video_and_a_picture(tmp_path: Path)
     assert count_frames(tmp_path / "demo.mp4") >= 10
 
 
-def test_a_missing_bundle_fails_with_the_reason_and_leaves_no_process(tmp_path: Path) -> None:
-    engine = f"no-bundle-{uuid.uuid4().hex}"
-    demo = _start(tmp_path, "--engine", engine)
+def test_a_bundle_that_is_not_there_fails_before_anything_starts(tmp_path: Path) -> None:
+    demo = _start(tmp_path, "--engine", "no-such-bundle")
+    _, errors = demo.communicate(timeout=60)
+    assert demo.returncode == 1
+    assert "no-such-bundle" in errors
+    assert not list(tmp_path.glob("*.log"))
+
+
+def test_a_bundle_that_the_node_refuses_fails_with_its_reason_and_leaves_no_process(tmp_path: Path) -> None:
+    engine = tmp_path / "broken"
+    engine.mkdir()
+    (engine / "manifest.json").write_text("{}")
+    demo = _start(tmp_path / "out", "--engine", str(engine))
     _, errors = demo.communicate(timeout=120)
     assert demo.returncode == 1
     assert "policy_node failed" in errors
-    assert engine in errors
-    assert _processes_with(engine) == []
+    assert "schema_version" in errors
+    assert _processes_with(str(engine)) == []
 
 
 def test_an_interrupted_demo_leaves_no_process(tmp_path: Path) -> None:

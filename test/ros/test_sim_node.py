@@ -31,7 +31,8 @@ from std_srvs.srv import Trigger
 from lightvla_ros.nodes.sim_node import LATCHED, SimNode, next_deadline
 from lightvla_ros.sim.world import WorldState
 
-DOMAIN_ID = 101 - os.getpid() % 40
+# The highest domains whose ports are free on Linux; one more is used below.
+DOMAIN_ID = 100 - os.getpid() % 40
 BLUE_CUBE = "pick up the blue cube and place it on the plate"
 
 

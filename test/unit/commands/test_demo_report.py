@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightvla_ros.commands._demo_report import stage_latencies, table
+from lightvla_ros.commands._demo_report import describe_policy, stage_latencies, table
 
 SUMMARY = {
     "episodes": 2,
@@ -44,3 +44,12 @@ def test_the_table_has_a_row_per_episode_and_the_totals() -> None:
     assert "retained 37.4 of 128 visual tokens, 23 to 51 over 118 frames" in text
     assert "p95    4.50 ms" in text
     assert "out/demo.mp4" in text
+
+
+def test_the_policy_is_described_by_what_its_bundle_notes() -> None:
+    notes = {"evaluation": {"success": 0.6, "episodes": 40}, "made": "from the scripted expert"}
+    assert describe_policy("mini", notes).splitlines() == [
+        "policy mini",
+        "  evaluation: success 0.6, episodes 40",
+        "  made: from the scripted expert",
+    ]
