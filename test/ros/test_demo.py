@@ -77,14 +77,17 @@ def test_a_bundle_that_the_node_refuses_fails_with_its_reason_and_leaves_no_proc
     assert _processes_with(str(engine)) == []
 
 
+@needs_mini
 def test_an_interrupted_demo_leaves_no_process(tmp_path: Path) -> None:
-    seed = str(uuid.uuid4().int % 2**30)
-    demo = _start(tmp_path, "--seed", seed)
+    seed = f"seed:={uuid.uuid4().int % 2**30}"
+    demo = _start(tmp_path, "--seed", seed.removeprefix("seed:="))
+    log = tmp_path / "sim_node.log"
     deadline_s = time.monotonic() + 60.0
-    while not _processes_with(f"seed:={seed}"):
+    while not (log.is_file() and "episode 1" in log.read_text()):
         assert time.monotonic() < deadline_s, "the world did not start"
         time.sleep(0.05)
+    assert len(_processes_with(seed)) == 1
     demo.send_signal(signal.SIGINT)
     demo.communicate(timeout=60)
-    assert demo.returncode != 0
-    assert _processes_with(f"seed:={seed}") == []
+    assert demo.returncode == 130
+    assert _processes_with(seed) == []
