@@ -32,9 +32,10 @@ CAMERAS = {"third_person_topic": "camera/third_person/image", "wrist_topic": "ca
 
 def make_node(context: LaunchContext) -> list[LifecycleNode]:
     """Make the node; arguments left empty do not override the parameter file."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in PARAMETERS}
     overrides = {
-        name: ParameterValue(text, value_type=PARAMETERS[name][2]) for name, text in given.items() if text
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, (_, _, kind) in PARAMETERS.items()
+        if LaunchConfiguration(name).perform(context)
     }
     remappings = []
     for argument, topic in CAMERAS.items():

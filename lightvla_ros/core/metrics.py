@@ -21,7 +21,7 @@ class RateMeter:
     def rate_hz(self, now_ns: int) -> float:
         """Mean rate of the marks kept; 0 with fewer than two or after a silence."""
         marks = list(self._marks)
-        if len(marks) < 2 or now_ns - marks[-1] > self._silent_after_ns or marks[-1] <= marks[0]:  # noqa: PLR2004
+        if len(marks) < 2 or now_ns - marks[-1] > self._silent_after_ns or marks[-1] <= marks[0]:
             return 0.0
         return (len(marks) - 1) * 1e9 / (marks[-1] - marks[0])
 

@@ -89,5 +89,5 @@ class InferenceWorker:
     def _report(self, error: Exception) -> None:
         try:
             self._on_error(error)
-        except Exception:
+        except Exception:  # noqa: BLE001  # the thread outlives even a broken reporter
             _log.exception("reporting a failed inference failed too")

@@ -207,15 +207,19 @@ class PolicyNode(LifecycleNode):
         return run
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until it is interrupted."""
+def main(
+    args: Sequence[str] | None = None,
+    *,
+    make_policy: Callable[[NodeConfig], Policy] = load_configured_policy,
+) -> int:
+    """Run the node until SIGINT or SIGTERM; a robot in motion is told to stand still first."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     # Our own handlers: rclpy's would close the context before the robot is told to stand still.
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
-    node = PolicyNode()
+    node = PolicyNode(make_policy=make_policy)
     try:
         executor.add_node(node)
         if node.config.auto_activate:

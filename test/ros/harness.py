@@ -17,6 +17,8 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64, String
 from trajectory_msgs.msg import JointTrajectory
@@ -31,6 +33,14 @@ TIMEOUT_S = 20.0
 CAMERAS = ("third_person", "wrist")
 ACTION_NAMES = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def wait_until(is_done: Callable[[], object], what: str) -> None:
+    """Poll until it is so."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not is_done():
+        assert time.monotonic() < deadline, f"{what}: not within {TIMEOUT_S} s"
+        time.sleep(0.005)
 
 
 class SteadyPolicy:
@@ -86,8 +96,7 @@ class SteadyPolicy:
 class Robot(Node):
     """A robot with two cameras at 20 Hz, and an ear on everything the policy node says.
 
-    What it sends is public: a test stops a camera or spoils a message by changing `cameras`,
-    `size`, `encoding`, `state`.
+    What it sends is public: a test stops a camera, spoils a message or simulates time by changing it.
     """
 
     def __init__(self, context: Context) -> None:
@@ -97,6 +106,7 @@ class Robot(Node):
         self.encoding = "rgb8"
         self.fingers = [0.04, -0.04]
         self.sends_state = True
+        self.sim_time_ns: int | None = None
         self.image_stamps: list[int] = []
         self.commands: list[tuple[float, TwistStamped]] = []
         self.gripper: list[float] = []
@@ -108,18 +118,19 @@ class Robot(Node):
         }
         self._pose = self.create_publisher(PoseStamped, "/robot/eef_pose", qos_profile_sensor_data)
         self._joints = self.create_publisher(JointState, "/joint_states", qos_profile_sensor_data)
+        self.clock_publisher = self.create_publisher(Clock, "/clock", 1)
         self._instruction = self.create_publisher(String, "/instruction", LATCHED)
         self.create_subscription(TwistStamped, "/policy/command", self._on_command, 10)
         self.create_subscription(Float64, "/policy/gripper", lambda m: self.gripper.append(m.data), 10)
         self.create_subscription(JointTrajectory, "/policy/action_chunk", self.chunks.append, 10)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.create_timer(0.05, self.step)
+        self.timer = self.create_timer(0.05, self.step)
 
     def instruct(self, text: str) -> None:
         self._instruction.publish(String(data=text))
 
     def step(self) -> None:
-        stamp = self.get_clock().now()
+        stamp = self._now()
         if self.sends_state:
             pose = PoseStamped()
             pose.header.stamp = stamp.to_msg()
@@ -132,6 +143,14 @@ class Robot(Node):
         for name in self.cameras:
             self.image_publishers[name].publish(self.image(stamp.nanoseconds))
         self.image_stamps.append(stamp.nanoseconds)
+
+    def _now(self) -> Time:
+        if self.sim_time_ns is None:
+            return self.get_clock().now()
+        self.sim_time_ns += 50_000_000
+        now = Time(nanoseconds=self.sim_time_ns)
+        self.clock_publisher.publish(Clock(clock=now.to_msg()))
+        return now
 
     def image(self, stamp_ns: int) -> Image:
         height, width = self.size
@@ -188,10 +207,7 @@ class Bench:
         assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
     def wait_until(self, is_done: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + TIMEOUT_S
-        while not is_done():
-            assert time.monotonic() < deadline, f"{what}: not within {TIMEOUT_S} s; {self.robot.status}"
-            time.sleep(0.005)
+        wait_until(is_done, what)
 
     def wait_for_motion(self) -> None:
         before = len(self.robot.moves)

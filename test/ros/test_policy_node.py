@@ -252,6 +252,40 @@ def test_the_instruction_is_heard_by_a_node_that_starts_later(make_bench: MakeBe
     bench.wait_for_motion()
 
 
+@pytest.fixture
+def simulated(make_bench: MakeBench) -> Bench:
+    """A moving robot that lives in simulated time."""
+    bench = make_bench(enable_actuation=True, use_sim_time=True)
+    bench.robot.sim_time_ns = 1_000_000_000_000
+    bench.activate()
+    bench.robot.instruct("go")
+    bench.wait_for_motion()
+    return bench
+
+
+def test_with_simulated_time_commands_and_chunks_carry_it(simulated: Bench) -> None:
+    robot = simulated.robot
+    assert 1000 < stamp_ns(robot.commands[-1][1].header.stamp) / 1e9 < 1100
+    assert stamp_ns(robot.chunks[-1].header.stamp) in robot.image_stamps
+
+
+def test_simulated_time_that_jumps_back_resets_and_motion_goes_on(simulated: Bench) -> None:
+    simulated.robot.sim_time_ns = 0
+    simulated.wait_until(
+        lambda: stamp_ns(simulated.robot.commands[-1][1].header.stamp) < 10**11, "a command of the new time"
+    )
+    simulated.wait_for_motion()
+    assert simulated.node.session.loop.counts()["clock_jumps"] >= 1
+
+
+def test_a_simulator_that_dies_with_its_clock_stops_motion(simulated: Bench) -> None:
+    simulated.robot.timer.cancel()
+    died = time.monotonic()
+    simulated.wait_for_stop("clock_stopped")
+    simulated.assert_still()
+    assert simulated.robot.moves[-1] - died <= 0.5 + TICK_S + SLACK_S
+
+
 def test_masks_and_overlays_carry_the_stamp_of_their_image(moving: Bench) -> None:
     masks: list[Image] = []
     overlays: list[Image] = []

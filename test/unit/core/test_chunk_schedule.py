@@ -117,17 +117,12 @@ def test_another_dimension_is_taken_without_blending() -> None:
     assert action is not None and action.tolist() == [5.0, 5.0, 5.0]
 
 
-# Each event: ("chunk", inference latency, values, epoch lag) | ("reset",), after a time step.
-VALUES = st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=6)
+# Each event after a pause: ("chunk", inference latency, values, epoch lag) or, more rarely, ("reset",).
+VALUES = st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=8)
+CHUNK = st.tuples(st.just("chunk"), st.integers(-60, 200), VALUES, st.sampled_from([0, 0, 0, 0, 1]))
+RESET = st.tuples(st.just("reset"))
 EVENTS = st.lists(
-    st.tuples(
-        st.integers(0, 90),
-        st.one_of(
-            st.tuples(st.just("chunk"), st.integers(0, 400), VALUES, st.integers(0, 1)),
-            st.tuples(st.just("reset")),
-        ),
-    ),
-    max_size=30,
+    st.tuples(st.integers(0, 90), st.one_of(CHUNK, CHUNK, CHUNK, CHUNK, RESET)), min_size=3, max_size=20
 )
 
 
@@ -148,7 +143,8 @@ def test_no_past_step_runs_again_and_no_value_leaves_the_hull_of_what_was_propos
             assert schedule.sample(now) is None and schedule.remaining(now) is None
         else:
             _, latency, values, lag = event
-            newest = chunk(values, stamp_ns=now - latency, epoch=epoch - lag)
+            gripper = 1.0 if latency % 2 else -1.0
+            newest = chunk(values, stamp_ns=now - latency, epoch=epoch - lag, gripper=gripper)
             if schedule.replace(newest, now):
                 assert lag == 0, "a chunk of an older epoch was taken"
                 proposed.append(newest)
