@@ -68,7 +68,7 @@ class _Decoder(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
+    def forward(  # noqa: PLR0917 (one per input of the graph)
         self,
         patches: Tensor,
         retained_indices: Tensor,

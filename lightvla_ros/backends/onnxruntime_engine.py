@@ -95,7 +95,10 @@ class OrtEngine:
         except Exception as e:
             shapes = {name: (str(array.dtype), array.shape) for name, array in feed.items()}
             raise EngineError(
-                f"ONNX Runtime, part '{part}'", got=str(e), expected=f"a result for {shapes}"
+                f"ONNX Runtime, part '{part}'",
+                got=f"{e} for {shapes}",
+                expected="inputs that fit the model",
+                fix="check that the observation and prompt belong to this policy",
             ) from e
 
 

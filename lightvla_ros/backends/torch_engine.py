@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightvla_ros.core.errors import EngineError
 from lightvla_ros.model.lightvla import LightVla
 from lightvla_ros.model.pruner import rms_normalize
 
@@ -28,25 +31,24 @@ class TorchEngine:
         weight = model.projector.fc1.weight
         self._device, self._dtype = weight.device, weight.dtype
 
-    @torch.inference_mode()
     def encode_prompt(self, input_ids: NDArray[np.int64]) -> TorchPrompt:
         """Embed int64 [n] prompt ids once per instruction."""
-        ids = torch.tensor(input_ids, device=self._device)[None]
-        tokens = self.model.embed_prompt(ids)
-        return TorchPrompt(tokens, rms_normalize(tokens))
+        with _running("prompt"):
+            ids = torch.tensor(input_ids, device=self._device)[None]
+            tokens = self.model.embed_prompt(ids)
+            return TorchPrompt(tokens, rms_normalize(tokens))
 
-    @torch.inference_mode()
     def encode_images(self, pixel_values: NDArray[np.float32]) -> Tensor:
         """Turn float32 [1, C, S, S] pixels into [1, N, D] visual tokens."""
-        return self.model.encode_images(self._tensor(pixel_values))
+        with _running("vision"):
+            return self.model.encode_images(self._tensor(pixel_values))
 
-    @torch.inference_mode()
     def prune(self, patches: Tensor, prompt: TorchPrompt, proprio: NDArray[np.float32]) -> NDArray[np.int64]:
         """Choose what to retain: int64 [K], ascending."""
-        keep_mask = self.model.prune(patches, prompt.keys, self._tensor(proprio)[None])
-        return np.flatnonzero(keep_mask[0].cpu().numpy())
+        with _running("pruner"):
+            keep_mask = self.model.prune(patches, prompt.keys, self._tensor(proprio)[None])
+            return np.flatnonzero(keep_mask[0].cpu().numpy())
 
-    @torch.inference_mode()
     def decode(
         self,
         patches: Tensor,
@@ -55,15 +57,30 @@ class TorchEngine:
         proprio: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         """Decode the retained tokens into float32 [chunk_size, action_dim] normalised actions."""
-        indices = torch.tensor(retained_indices, device=self._device)
-        hidden = self.model.decode(
-            patches[:, indices], indices[None], prompt.tokens, self._tensor(proprio)[None]
-        )
-        actions: NDArray[np.float32] = self.model.action_head(hidden)[0].float().cpu().numpy()
-        return actions
+        with _running("decoder"):
+            indices = torch.tensor(retained_indices, device=self._device)
+            hidden = self.model.decode(
+                patches[:, indices], indices[None], prompt.tokens, self._tensor(proprio)[None]
+            )
+            actions: NDArray[np.float32] = self.model.action_head(hidden)[0].float().cpu().numpy()
+            return actions
 
     def close(self) -> None:
         """Nothing to free: the model belongs to the caller."""
 
     def _tensor(self, array: NDArray[np.float32]) -> Tensor:
         return torch.tensor(array, device=self._device, dtype=self._dtype)
+
+
+@contextmanager
+def _running(stage: str) -> Iterator[None]:
+    try:
+        with torch.inference_mode():
+            yield
+    except (RuntimeError, IndexError) as e:
+        raise EngineError(
+            f"PyTorch, stage '{stage}'",
+            got=str(e),
+            expected="inputs that fit the model",
+            fix="check that the observation and prompt belong to this policy",
+        ) from e

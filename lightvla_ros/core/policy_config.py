@@ -64,7 +64,7 @@ class PolicyConfig:
             "image_size": (self.image_size >= 1, "at least 1"),
             "grid": (min(self.grid) >= 1, "at least one row and one column"),
             "normalizations": (bool(self.normalizations), "at least one"),
-            "max_prompt_tokens": (self.max_prompt_tokens >= 2, "at least 2"),
+            "max_prompt_tokens": (self.max_prompt_tokens >= 3, "at least 3"),
             "chunk_size": (self.chunk_size >= 1, "at least 1"),
             "action_names": (
                 len(set(self.action_names)) == len(stats.action_q01),

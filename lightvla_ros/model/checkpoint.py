@@ -144,7 +144,8 @@ def _unused_tower_shapes(tower: VisionTowerConfig) -> Shapes:
     shapes |= {f"blocks.{tower.depth - 1}.{key}": shape for key, shape in block.items()}
     if not tower.num_prefix_tokens:
         pool: Shapes = {
-            "latent": (1, 1, C), "q.weight": (C, C), "q.bias": (C,), "kv.weight": (2 * C, C), "kv.bias": (2 * C,),
+            "latent": (1, 1, C), "q.weight": (C, C), "q.bias": (C,),
+            "kv.weight": (2 * C, C), "kv.bias": (2 * C,),
             "proj.weight": (C, C), "proj.bias": (C,), "norm.weight": (C,), "norm.bias": (C,),
             "mlp.fc1.weight": (H, C), "mlp.fc1.bias": (H,), "mlp.fc2.weight": (C, H), "mlp.fc2.bias": (C,),
         }  # fmt: skip
