@@ -253,3 +253,12 @@ class Bench:
         while self._running:
             executor.spin_once(timeout_sec=0.05)
         executor.shutdown()
+
+
+def call(bench: Bench, kind: type, name: str, request: object) -> Any:
+    """Call a service of the policy node from the robot."""
+    client = bench.robot.create_client(kind, name)
+    bench.wait_until(client.service_is_ready, name)
+    future = client.call_async(request)
+    bench.wait_until(future.done, name)
+    return future.result()

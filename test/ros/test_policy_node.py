@@ -8,9 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from harness import ACTION_NAMES, CAMERAS, Bench, SteadyPolicy
+from harness import ACTION_NAMES, CAMERAS, Bench, SteadyPolicy, call
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
@@ -96,14 +95,6 @@ def test_nothing_is_commanded_while_disabled_and_chunks_can_be_looked_at(make_be
     assert bench.reason == "disabled"
 
 
-def call(bench: Bench, kind: type, name: str, request: object) -> object:
-    client = bench.robot.create_client(kind, name)
-    bench.wait_until(client.service_is_ready, name)
-    future = client.call_async(request)
-    bench.wait_until(future.done, name)
-    return future.result()
-
-
 def test_the_enable_service_starts_and_stops_commands(make_bench: MakeBench) -> None:
     bench = make_bench()
     assert not call(bench, SetBool, "/lightvla_policy/enable", SetBool.Request(data=True)).success
@@ -181,68 +172,6 @@ def test_an_engine_failure_stops_until_reset(make_bench: MakeBench) -> None:
     bench.assert_still()
     assert call(bench, Trigger, "/lightvla_policy/reset", Trigger.Request()).success
     bench.wait_for_motion()
-
-
-def test_an_overlong_instruction_stops_and_says_why(moving: Bench) -> None:
-    moving.robot.instruct("go " * 50)
-    moving.wait_for_stop("instruction")
-    moving.assert_still()
-    assert "got 149 letters; expected at most 100. Fix: shorten it" in moving.message
-    moving.robot.instruct("go on")
-    moving.wait_for_motion()
-
-
-def test_an_unknown_encoding_stops_and_a_known_one_goes_on(moving: Bench) -> None:
-    moving.robot.encoding = "bayer_rggb16"
-    moving.wait_until(lambda: (moving.reason or "").startswith("refused:"), "refusal")
-    moving.assert_still()
-    assert "got 'bayer_rggb16'; expected one of rgb8" in moving.message
-    moving.robot.encoding = "bgr8"
-    moving.wait_for_motion()
-
-
-def test_a_changed_image_size_stops_until_reset(moving: Bench) -> None:
-    moving.robot.size = (24, 32)
-    moving.wait_until(lambda: (moving.reason or "").startswith("refused:"), "refusal")
-    moving.assert_still()
-    assert "got 32x24 pixels; expected 64x48" in moving.message
-    assert call(moving, Trigger, "/lightvla_policy/reset", Trigger.Request()).success
-    moving.wait_for_motion()
-
-
-def test_a_state_that_is_not_finite_stops_at_once(moving: Bench) -> None:
-    moving.robot.fingers = [float("nan"), 0.0]
-    moving.wait_for_stop("refused:robot_state")
-    moving.assert_still()
-    assert "expected finite numbers" in moving.message
-    moving.robot.fingers = [0.04, -0.04]
-    moving.wait_for_motion()
-
-
-def test_two_publishers_on_one_camera_stop_motion(moving: Bench) -> None:
-    rival = moving.robot.create_publisher(Image, "/camera/wrist/image", qos_profile_sensor_data)
-    moving.wait_for_stop("two_publishers:wrist")
-    moving.assert_still()
-    assert "/camera/wrist/image has 2 publishers" in moving.message
-    moving.robot.destroy_publisher(rival)
-    moving.wait_for_motion()
-
-
-def test_a_missing_camera_is_named(make_bench: MakeBench) -> None:
-    bench = make_bench(enable_actuation=True)
-    bench.robot.cameras.discard("wrist")
-    bench.activate()
-    bench.robot.instruct("go")
-    bench.wait_for_stop("missing:wrist")
-    bench.assert_still()
-    assert bench.robot.commands == []
-    bench.wait_until(
-        lambda: (
-            "/camera/wrist/image has 1 publishers: /robot (sensor_msgs/msg/Image, best_effort"
-            in bench.robot.status.get("stop_message", "")
-        ),
-        "diagnostics that name the topic and its publisher",
-    )
 
 
 def test_the_instruction_is_heard_by_a_node_that_starts_later(make_bench: MakeBench) -> None:
