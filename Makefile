@@ -1,0 +1,30 @@
+# Each target sets up what it needs in .venv, once; requirements/constraints.txt has the pinned versions.
+.PHONY: help demo test check bench
+
+help:
+	@echo "make demo    a simulated arm acts on instructions; picture and video in out/"
+	@echo "make test    every test"
+	@echo "make check   ruff, mypy and the fast tests"
+	@echo "make bench   latency of preprocessing and of every stage of the policy"
+
+demo: .venv/.run
+	scripts/run.sh lightvla demo --headless --episodes 3 --out out
+
+test: .venv/.develop
+	scripts/run.sh pytest
+
+check: .venv/.develop
+	scripts/run.sh ruff check .
+	scripts/run.sh ruff format --check .
+	scripts/run.sh mypy
+	scripts/run.sh pytest test/unit -m "not slow"
+
+bench: .venv/.develop
+	scripts/run.sh python bench/preprocess.py
+	scripts/run.sh lightvla bench engines/mini
+
+.venv/.run: EXTRAS = ros,sim
+.venv/.develop: EXTRAS = ros,sim,torch,export,dev
+.venv/.%: setup.py pyproject.toml requirements/constraints.txt scripts/setup.sh scripts/ros.sh
+	scripts/setup.sh .venv $(EXTRAS)
+	@touch $@

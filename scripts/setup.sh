@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Makes a virtual environment that runs this checkout, with the given extras of setup.py:
+#   scripts/setup.sh .venv ros,sim
+# Starts from a bare Debian or Ubuntu and asks nothing, so that it also runs in CI.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/ros.sh
+
+venv=$1
+extras=$2
+supported="import sys; assert (3, 10) <= sys.version_info[:2] <= (3, 13)"
+
+say() { echo "setup: $*" >&2; }
+
+die() {
+    say "$*"
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+apt_install() {
+    command -v apt-get >/dev/null || die "missing system packages; Debian calls them: $*"
+    as_root true 2>/dev/null || die "missing system packages. Run: sudo apt-get install -y $*"
+    say "installing $*"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$@" </dev/null
+}
+
+has_library() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -F "$1" >/dev/null; }
+
+has_package() { dpkg -s "$1" >/dev/null 2>&1; }
+
+# MuJoCo renders through EGL; without a GPU, Mesa's drivers draw on the CPU.
+install_rendering() {
+    local missing=()
+    has_library libEGL.so.1 || missing+=(libegl1)
+    has_library libOpenGL.so.0 || missing+=(libopengl0)
+    has_library libEGL_nvidia.so.0 || has_package libgl1-mesa-dri || missing+=(libgl1-mesa-dri)
+    [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+}
+
+# The distribution's own Python first: a ROS 2 that is installed was built for it.
+find_python() {
+    local candidate
+    for candidate in python3 python3.12 python3.11 python3.13 python3.10; do
+        if "$candidate" -c "$supported; import ensurepip, venv" >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+make_venv() {
+    local python
+    if ! python=$(find_python); then
+        apt_install python3 python3-venv
+        python=$(find_python) || die "no Python 3.10 to 3.13 found. Install one with its venv module"
+    fi
+    say "making $venv with $("$python" --version)"
+    "$python" -m venv --clear "$venv"
+    # Some of the pips that come with Python 3.10 take hours to resolve the requirements.
+    "$venv/bin/python" -m pip install --quiet --no-input --upgrade pip
+}
+
+# A torch that is already there was chosen for this machine: it stays.
+write_constraints() {
+    if "$venv/bin/python" -c "import torch" 2>/dev/null; then
+        grep -v "^torch==" requirements/constraints.txt
+    else
+        cat requirements/constraints.txt
+    fi >"$venv/constraints.txt"
+}
+
+install_package() {
+    local requirements=(--editable ".[$extras]")
+    if has_system_ros "$venv/bin/python"; then
+        say "using ROS 2 $ROS_DISTRO of this machine"
+        # rclpy wants yaml, which belongs to the system's Python.
+        requirements=(pyyaml --editable ".[${extras#ros,}]")
+    elif [ "$(uname -m)" != x86_64 ]; then
+        die "PyPI has ROS 2 for x86-64 only. Run first: source /opt/ros/<distribution>/setup.bash"
+    else
+        hide_system_ros
+    fi
+    write_constraints
+    say "installing lightvla_ros[$extras]"
+    "$venv/bin/python" -m pip install --quiet --no-input \
+        --constraint "$venv/constraints.txt" "${requirements[@]}"
+}
+
+case ",$extras," in *,sim,*) install_rendering ;; esac
+"$venv/bin/python" -c "$supported; import pip" >/dev/null 2>&1 || make_venv
+install_package
