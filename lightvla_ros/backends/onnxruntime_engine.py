@@ -37,7 +37,8 @@ class OrtEngine:
     Args:
         directory: the bundle.
         manifest: its manifest; the files are compared with it first.
-        num_threads: threads of one operator; None takes every CPU this process may use.
+        num_threads: threads of one operator; None takes half of the CPUs this process may use, because
+            the robot's other processes need the rest.
 
     Raises:
         BundleError: a file is missing, truncated or of another content.
@@ -46,7 +47,7 @@ class OrtEngine:
 
     def __init__(self, directory: Path, manifest: Manifest, *, num_threads: int | None = None) -> None:
         manifest.check_files(directory)
-        options = _session_options(num_threads or len(os.sched_getaffinity(0)))
+        options = _session_options(num_threads or max(1, len(os.sched_getaffinity(0)) // 2))
         self._sessions = {part: _session(manifest.part_path(directory, part), options) for part in PARTS}
 
     def encode_prompt(self, input_ids: NDArray[np.int64]) -> OrtPrompt:
