@@ -1,0 +1,151 @@
+"""The parts of a bundle as torch modules with example inputs.
+
+They only call the stages of `LightVla`; there is no second implementation of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from lightvla_ros.backends.bundle_model import EMBEDDING
+from lightvla_ros.core.policy_config import PolicyConfig
+from lightvla_ros.model.lightvla import LightVla
+from lightvla_ros.model.pruner import rms_normalize
+
+
+class _Prompt(nn.Module):
+    def __init__(self, model: LightVla) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.model.embed_prompt(input_ids)
+        return tokens, rms_normalize(tokens)
+
+
+class _Vision(nn.Module):
+    def __init__(self, model: LightVla) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.model.encode_images(pixel_values)
+
+
+class _Pruner(nn.Module):
+    def __init__(self, model: LightVla) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, patches: Tensor, prompt_keys: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor]:
+        retained = self.model.pruner.retained(self.model.prune(patches, prompt_keys, proprio))
+        return retained.order, retained.count
+
+
+class _Decoder(nn.Module):
+    def __init__(self, model: LightVla) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(  # noqa: PLR0917 (one per input of the graph)
+        self,
+        patches: Tensor,
+        retained_indices: Tensor,
+        retained_count: Tensor,
+        prompt_tokens: Tensor,
+        prompt_length: Tensor,
+        proprio: Tensor,
+    ) -> Tensor:
+        """Decode; `retained_indices` and `prompt_tokens` may be padded behind their true lengths."""
+        hidden = self.model.decode(
+            patches.gather(1, retained_indices[:, :, None].expand(-1, -1, patches.shape[-1])),
+            retained_indices,
+            prompt_tokens,
+            proprio,
+            visual_mask=torch.arange(retained_indices.shape[1])[None] < retained_count[:, None],
+            prompt_mask=torch.arange(prompt_tokens.shape[1])[None] < prompt_length[:, None],
+        )
+        return self.model.action_head(hidden)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """One part before export.
+
+    Attributes:
+        module: what to trace.
+        inputs: name -> example.
+        dynamic: input name -> {axis: dimension}; absent inputs are static.
+        outputs: names in order.
+    """
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    dynamic: Mapping[str, Mapping[int, Any]]
+    outputs: tuple[str, ...]
+
+
+def graphs(model: LightVla, policy: PolicyConfig) -> dict[str, Graph]:
+    """Return every part of a bundle, ready to trace, with the dynamic axes the policy allows."""
+    config = model.config
+    N, D, S = config.num_patches, config.hidden_size, config.image_size
+    channels = 3 * len(config.towers) * config.num_cameras
+    longest = policy.max_prompt_tokens - 1  # BOS is not among the prompt tokens
+    M, K = max(2, longest // 2), max(2, N // 2)
+    prompt_axis = {1: Dim("prompt", min=1, max=longest)}
+    patches, prompt, proprio = torch.randn(1, N, D), torch.randn(1, M, D), torch.randn(1, config.proprio_dim)
+    body = _without_vocabulary(model)
+    return {
+        "prompt": Graph(
+            module=_Prompt(model),
+            inputs={"input_ids": torch.ones(1, M + 1, dtype=torch.int64)},
+            dynamic={"input_ids": {1: Dim("ids", min=2, max=longest + 1)}},
+            outputs=("prompt_tokens", "prompt_keys"),
+        ),
+        "vision": Graph(
+            module=_Vision(model),
+            inputs={"pixel_values": torch.randn(1, channels, S, S)},
+            dynamic={},
+            outputs=("patches",),
+        ),
+        "pruner": Graph(
+            module=_Pruner(body),
+            inputs={"patches": patches, "prompt_keys": prompt, "proprio": proprio},
+            dynamic={"prompt_keys": prompt_axis},
+            outputs=("order", "count"),
+        ),
+        "decoder": Graph(
+            module=_Decoder(body),
+            inputs={
+                "patches": patches,
+                "retained_indices": torch.arange(K)[None],
+                "retained_count": torch.tensor([K]),
+                "prompt_tokens": prompt,
+                "prompt_length": torch.tensor([M]),
+                "proprio": proprio,
+            },
+            dynamic={"retained_indices": {1: Dim("retained", min=1, max=N)}, "prompt_tokens": prompt_axis},
+            outputs=("normalized_actions",),
+        ),
+    }
+
+
+def _without_vocabulary(model: LightVla) -> LightVla:
+    """Return a model of the same weights whose embedding table holds only the three special rows.
+
+    The exporter would otherwise write the whole table into every part that reads a row of it.
+    """
+    config = model.config
+    state = model.state_dict()
+    state[EMBEDDING] = state[EMBEDDING][[config.bos_id, config.stop_id, config.action_prefix_id]]
+    small = replace(config, vocab_size=3, bos_id=0, stop_id=1, action_prefix_id=2)
+    with torch.device("meta"):
+        body = LightVla(small)
+    body.load_state_dict(state, assign=True)
+    return body.eval()
