@@ -1,6 +1,7 @@
 """Write a model as an engine bundle: four ONNX parts, the tokenizer and the manifest.
 
-Weights keep their state-dict names (behind "model.") so that `bundle_model.model_from_bundle` can read them back.
+Weights keep their state-dict names (behind "model.") so that `model_from_bundle` reads them
+back.
 """
 
 from __future__ import annotations
