@@ -1,1 +1,1 @@
-"""ROS-free, torch-free core: what an observation is, how it is prepared, and how a chunk is executed in time."""
+"""ROS-free, torch-free core: what an observation is, how it is prepared, how a chunk is executed in time."""

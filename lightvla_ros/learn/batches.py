@@ -54,8 +54,8 @@ def action_statistics(demonstrations: Demonstrations) -> dict[str, Any]:
 
 
 def chunk_starts(episode_starts: NDArray[np.int64], chunk_size: int) -> NDArray[np.int64]:
-    """Return every step a whole chunk can start at: the last `chunk_size - 1` of an episode cannot (spec §7.2)."""
-    spans = zip(episode_starts[:-1], episode_starts[1:], strict=True)  # noqa: RUF007 (mypy loses pairwise's int64)
+    """Return every step a whole chunk can start at, not an episode's last `chunk_size - 1` (spec §7.2)."""
+    spans = zip(episode_starts[:-1], episode_starts[1:], strict=True)
     return np.concatenate([np.arange(begin, max(begin, end - chunk_size + 1)) for begin, end in spans])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -146,7 +147,6 @@ def collect(collection: Collection) -> Iterator[Attempt]:
     pool = ProcessPoolExecutor(
         collection.workers,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
     )
     with pool:
         attempts = [pool.submit(_attempt, collection, number) for number in range(collection.episodes)]
@@ -174,21 +174,18 @@ def _small_images(state: WorldState, image_size: int) -> NDArray[np.uint8]:
     return np.stack([resize(state.images[camera], image_size, jpeg=False) for camera in CAMERAS])
 
 
-_worker_world: Tabletop | None = None
-
-
-def _start_worker() -> None:
-    """Give the process its own world: one thread each, as the processes already fill the cores."""
-    global _worker_world
+@functools.cache
+def _worker_world() -> Tabletop:
+    """Return the process's own world: one thread each, as the processes already fill the cores."""
     os.environ.setdefault("LP_NUM_THREADS", "1")
-    _worker_world = Tabletop(image_size=RENDER_SIZE)
+    return Tabletop(image_size=RENDER_SIZE)
 
 
 def _attempt(collection: Collection, number: int) -> Attempt:
-    assert _worker_world is not None
-    instructions = _worker_world.instructions()
+    world = _worker_world()
+    instructions = world.instructions()
     episode, success = demonstrate(
-        _worker_world,
+        world,
         instruction=instructions[number % len(instructions)],
         seed=collection.seed + number,
         image_size=collection.image_size,

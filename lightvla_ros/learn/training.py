@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -109,8 +109,19 @@ def train_stage(
         losses.append(_step(model, optimizer, batch, _Selection(stage.prune, 1.0 - progress, generator)))
         average.update_parameters(model)
         if progress >= 1.0 or clock() - reported >= report_every_s:
-            speed = len(losses) * stage.batch_size / (clock() - reported)
-            yield _report(stage, step, progress, losses, speed, average.module, held_out), average.module
+            averaged = cast(LightVla, average.module)
+            held_out_loss, counts = evaluate(averaged, held_out, prune=stage.prune)
+            report = Report(
+                stage=stage.name,
+                step=step,
+                progress=progress,
+                loss=float(np.mean(losses)),
+                held_out_loss=held_out_loss,
+                retained_mean=float(counts.float().mean()),
+                retained_min=int(counts.min()),
+                samples_per_s=len(losses) * stage.batch_size / (clock() - reported),
+            )
+            yield report, averaged
             reported, losses = clock(), []
         if progress >= 1.0:
             break
@@ -127,7 +138,7 @@ class _Selection:
 
 
 def predict_for_training(model: LightVla, batch: Batch, selection: _Selection) -> Tensor:
-    """Predict normalised chunks [B, chunk_size, A] differentiably; one token per query when pruning (spec §4.3)."""
+    """Predict normalised chunks [B, chunk_size, A] differentiably; pruning takes one token per query."""
     patches = model.encode_images(batch.pixel_values)
     prompt = model.embed_prompt(batch.input_ids)
     B, N, _ = patches.shape
@@ -169,22 +180,6 @@ def evaluate(model: LightVla, batch: Batch, *, prune: bool) -> tuple[float, Tens
     predicted = predict_for_training(model, batch, _Selection(False, 0.0, torch.Generator()))
     counts = torch.full((len(predicted),), model.config.num_patches)
     return float((predicted - batch.actions).abs().mean()), counts
-
-
-def _report(
-    stage: Stage, step: int, progress: float, losses: list[float], speed: float, model: Any, held_out: Batch
-) -> Report:
-    held_out_loss, counts = evaluate(model, held_out, prune=stage.prune)
-    return Report(
-        stage=stage.name,
-        step=step,
-        progress=round(progress, 4),
-        loss=float(np.mean(losses)),
-        held_out_loss=held_out_loss,
-        retained_mean=float(counts.float().mean()),
-        retained_min=int(counts.min()),
-        samples_per_s=speed,
-    )
 
 
 def _learning_rate_factor(progress: float) -> float:

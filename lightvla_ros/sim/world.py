@@ -49,7 +49,11 @@ class World(Protocol):
 
     control_period_s: float
     joint_names: tuple[str, ...]
-    instruction: str
+
+    @property
+    def instruction(self) -> str:
+        """Instruction of the current episode."""
+        ...
 
     def instructions(self) -> tuple[str, ...]:
         """Every instruction the world can pose."""
