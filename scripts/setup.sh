@@ -75,23 +75,29 @@ write_constraints() {
     fi >"$venv/constraints.txt"
 }
 
-install_package() {
-    local requirements=(--editable ".[$extras]")
+pip_install() {
+    # setuptools warns at length about any editable install.
+    PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --no-input \
+        --constraint "$venv/constraints.txt" "$@"
+}
+
+# A ROS 2 that was set up in this shell is used if this Python can, else the wheels of PyPI.
+choose_ros() {
+    # rclpy wants these two, which a machine's own ROS 2 takes from the system's Python.
+    [ -z "${ROS_DISTRO:-}" ] || pip_install numpy pyyaml
     if has_system_ros "$venv/bin/python"; then
         say "using ROS 2 $ROS_DISTRO of this machine"
-        # rclpy wants yaml, which belongs to the system's Python.
-        requirements=(pyyaml --editable ".[${extras#ros,}]")
+        extras=${extras#ros,}
     elif [ "$(uname -m)" != x86_64 ]; then
         die "PyPI has ROS 2 for x86-64 only. Run first: source /opt/ros/<distribution>/setup.bash"
     else
         hide_system_ros
     fi
-    write_constraints
-    say "installing lightvla_ros[$extras]"
-    "$venv/bin/python" -m pip install --quiet --no-input \
-        --constraint "$venv/constraints.txt" "${requirements[@]}"
 }
 
 case ",$extras," in *,sim,*) install_rendering ;; esac
 "$venv/bin/python" -c "$supported; import pip" >/dev/null 2>&1 || make_venv
-install_package
+write_constraints
+choose_ros
+say "installing lightvla_ros[$extras]"
+pip_install --editable ".[$extras]"
