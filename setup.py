@@ -92,7 +92,6 @@ setup(
             "pytest>=8.0",
             "pyyaml>=6.0",
             "ruff>=0.9",
-            "types-PyYAML",
             "types-tqdm",
         ],
     },
