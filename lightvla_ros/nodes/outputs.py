@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
+from rclpy.duration import Duration
 from std_msgs.msg import Float64
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -17,6 +18,8 @@ from lightvla_ros.core.limits import limit_norm
 from lightvla_ros.core.policy import PolicySpec
 from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.entities import Entities
+
+_FLUSH_TIMEOUT = Duration(seconds=0.5)
 
 
 def write_time(message: Any, time_ns: int) -> None:
@@ -62,6 +65,10 @@ class TwistOutput:
         """Publish zero velocity."""
         self._velocity.fill(0.0)
         self._publish(now_ns)
+
+    def flush(self) -> bool:
+        """Wait until every listener has the last command; whether it has within half a second."""
+        return bool(self._publisher.wait_for_all_acked(_FLUSH_TIMEOUT))
 
     def _publish(self, now_ns: int) -> None:
         write_time(self._message.header.stamp, now_ns)

@@ -99,6 +99,9 @@ class PolicySession:
         self._worker.clear()
         self.loop.stop()
         self._command_tick()
+        # A process that ends at once would take the last zero with it.
+        if self._twist is not None and not self._twist.flush():
+            self._log.warning("not every listener of policy/command has confirmed the last command")
 
     def close(self) -> None:
         """Stop everything and free the policy."""

@@ -190,21 +190,32 @@ class Bench:
         )
         self.robot = Robot(self._contexts[1])
         self._running = True
+        self._executors = [SingleThreadedExecutor(context=context) for context in self._contexts]
+        for executor, node in zip(self._executors, (self.node, self.robot), strict=True):
+            executor.add_node(node)
         self._threads = [
-            threading.Thread(target=self._spin, args=pair, daemon=True)
-            for pair in zip((self.node, self.robot), self._contexts, strict=True)
+            threading.Thread(target=self._spin, args=(executor,), daemon=True) for executor in self._executors
         ]
 
     def spin(self) -> None:
         for thread in self._threads:
             thread.start()
 
+    def transition(self, trigger: Callable[[], TransitionCallbackReturn]) -> bool:
+        """Make a lifecycle transition in the thread that makes them in the node's own process."""
+        task = self._executors[0].create_task(trigger)
+        self.wait_until(task.done, "a transition")
+        return bool(task.result() == TransitionCallbackReturn.SUCCESS)
+
     def configure(self) -> bool:
-        return bool(self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS)
+        return self.transition(self.node.trigger_configure)
 
     def activate(self) -> None:
         assert self.configure()
-        assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        assert self.transition(self.node.trigger_activate)
+
+    def deactivate(self) -> None:
+        assert self.transition(self.node.trigger_deactivate)
 
     def wait_until(self, is_done: Callable[[], object], what: str) -> None:
         wait_until(is_done, what)
@@ -247,9 +258,7 @@ class Bench:
             node.destroy_node()
             rclpy.shutdown(context=context)
 
-    def _spin(self, node: Node, context: Context) -> None:
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
+    def _spin(self, executor: SingleThreadedExecutor) -> None:
         while self._running:
             executor.spin_once(timeout_sec=0.05)
         executor.shutdown()
@@ -259,6 +268,16 @@ def call(bench: Bench, kind: type, name: str, request: object) -> Any:
     """Call a service of the policy node from the robot."""
     client = bench.robot.create_client(kind, name)
     bench.wait_until(client.service_is_ready, name)
-    future = client.call_async(request)
-    bench.wait_until(future.done, name)
-    return future.result()
+    answers: list[Any] = []
+
+    def ask() -> bool:
+        # Asked again: an answer is lost when the server has not discovered the client's ear yet.
+        future = client.call_async(request)
+        future.add_done_callback(lambda done: answers.append(done.result()))
+        deadline = time.monotonic() + 2.0
+        while not answers and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return bool(answers)
+
+    bench.wait_until(ask, name)
+    return answers[0]

@@ -9,7 +9,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from harness import ACTION_NAMES, CAMERAS, Bench, SteadyPolicy, call
-from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
@@ -108,12 +107,12 @@ def test_the_enable_service_starts_and_stops_commands(make_bench: MakeBench) -> 
 
 
 def test_deactivating_stops_a_moving_robot_and_activating_starts_anew(moving: Bench) -> None:
-    assert moving.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    moving.deactivate()
     moving.wait_until(lambda: moving.robot.speeds[-1] == 0.0, "the zero command")
     chunks = len(moving.robot.chunks)
     moving.assert_still()
     assert len(moving.robot.chunks) <= chunks + 1
-    assert moving.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert moving.transition(moving.node.trigger_activate)
     moving.wait_for_motion()
 
 
@@ -122,10 +121,10 @@ def test_cleanup_frees_the_policy_and_the_node_configures_again(make_bench: Make
     waiting = list(policies)
     bench = make_bench(lambda config: waiting.pop(0), enable_actuation=True)
     bench.activate()
-    bench.node.trigger_deactivate()
-    assert bench.node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    bench.deactivate()
+    assert bench.transition(bench.node.trigger_cleanup)
     assert policies[0].closed and not policies[1].closed
-    assert bench.node.count_publishers("/policy/command") == 0
+    bench.wait_until(lambda: bench.node.count_publishers("/policy/command") == 0, "the topic's end")
     bench.activate()
     bench.robot.instruct("go")
     bench.wait_for_motion()
