@@ -16,7 +16,12 @@ from lightvla_ros.core.preprocess import ImagePreprocessor
 from lightvla_ros.learn.demonstrations import Demonstrations
 
 # A dimension the expert hardly moves would otherwise have its noise blown up to [-1, 1].
-_MIN_HALF_RANGE = 0.1
+_MIN_HALF_RANGE = 0.3
+# Weight of a chunk that begins at rest, against 1 + this for one that begins at full speed. Most steps of an
+# episode are slow corrections that proprio alone explains; the fast ones show where to look.
+_REST_WEIGHT = 0.15
+# Batches per draw: drawing by weight from all chunks is slow for one batch at a time.
+_POOL = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,6 +64,13 @@ def chunk_starts(episode_starts: NDArray[np.int64], chunk_size: int) -> NDArray[
     return np.concatenate([np.arange(begin, max(begin, end - chunk_size + 1)) for begin, end in spans])
 
 
+def _probabilities(first_actions: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return how often to draw each chunk, float64 [N], by the horizontal speed of its first action."""
+    speed = np.abs(first_actions[:, :2]).max(axis=1).astype(np.float64)
+    weights = _REST_WEIGHT + speed / max(speed.max(), np.finfo(np.float64).tiny)
+    return weights / weights.sum()
+
+
 class BatchSource:
     """Draw batches from demonstrations.
 
@@ -87,6 +99,7 @@ class BatchSource:
         self._action_normalizer = ActionNormalizer(action["q01"], action["q99"], action["mask"])
         self._proprio_normalizer = ProprioNormalizer(proprio["q01"], proprio["q99"])
         longest = max(len(ids) for ids in token_ids)
+        self._probabilities = _probabilities(demonstrations.actions[self._starts])
         self._input_ids = np.array([ids + [0] * (longest - len(ids)) for ids in token_ids], dtype=np.int64)
         self._lengths = np.array([len(ids) for ids in token_ids])
 
@@ -94,12 +107,12 @@ class BatchSource:
         """Number of chunks that can be drawn."""
         return len(self._starts)
 
-    def shuffled(self, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield batches for ever, each chunk once per pass."""
+    def stream(self, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """Yield batches for ever, chunks that begin in fast motion more often than slow ones."""
         while True:
-            order = rng.permutation(self._starts)
-            for begin in range(0, len(order) - batch_size + 1, batch_size):
-                yield self.batch(np.sort(order[begin : begin + batch_size]))
+            pool = rng.choice(self._starts, size=_POOL * batch_size, p=self._probabilities)
+            for begin in range(0, len(pool), batch_size):
+                yield self.batch(np.sort(pool[begin : begin + batch_size]))
 
     def sample(self, size: int, rng: np.random.Generator) -> Batch:
         """Draw one batch of distinct chunks."""

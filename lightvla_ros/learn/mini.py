@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lightvla_ros.learn.demonstrations import DemonstrationMeta
 from lightvla_ros.model import LightVla, ModelConfig, VisionTowerConfig
@@ -15,7 +16,6 @@ from lightvla_ros.model import LightVla, ModelConfig, VisionTowerConfig
 UNKNOWN, BOS, STOP, ACTION_PREFIX = "<unk>", "<s>", "</s>", "▁"
 PROMPT_TEMPLATE = "{instruction}"
 PATCHES_PER_SIDE = 8
-_EMBEDDING_STD = 0.2
 
 
 def vocabulary(instructions: Sequence[str]) -> dict[str, int]:
@@ -56,8 +56,32 @@ def make_mini_model(meta: DemonstrationMeta, vocab_size: int, statistics: Mappin
         action_row_offset=0,
     )
     model = LightVla(config, statistics)
-    nn.init.normal_(model.language_model.model.embed_tokens.weight, std=_EMBEDDING_STD)
+    _initialize(model)
     return model
+
+
+def _initialize(model: LightVla) -> None:
+    """Start every token at unit scale and with its place in it.
+
+    PyTorch's defaults leave visual tokens ten times smaller than what the first layers add to them, and
+    positions smaller still; from there a short training never comes to look at the picture.
+    """
+    nn.init.normal_(model.language_model.model.embed_tokens.weight)
+    projector, proprio = model.projector, model.proprio_projector
+    for layer in (projector.fc1, projector.fc2, projector.fc3, proprio.fc1, proprio.fc2):
+        nn.init.kaiming_normal_(layer.weight)
+    places = _sine_cosine_places(model.config.grid_size, model.config.vision_dim)
+    for tower in model.vision_backbone.towers():
+        tower.pos_embed.data.copy_(places)
+
+
+def _sine_cosine_places(side: int, width: int) -> Tensor:
+    """Return [1, side * side, width] sine-cosine embeddings of a grid: half rows, half columns."""
+    frequency = 1.0 / 100.0 ** (torch.arange(width // 4) / (width // 4))
+    angle = torch.arange(side)[:, None] * frequency  # [side, width / 4]
+    line = torch.cat([angle.sin(), angle.cos()], dim=-1)  # [side, width / 2]
+    rows, columns = line[:, None].expand(-1, side, -1), line[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=-1).reshape(1, side * side, width)
 
 
 def policy_section(meta: DemonstrationMeta) -> dict[str, Any]:

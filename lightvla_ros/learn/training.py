@@ -102,7 +102,7 @@ def train_stage(
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY))
     started = reported = clock()
     losses: list[float] = []
-    for step, batch in enumerate(source.shuffled(stage.batch_size, rng), start=1):
+    for step, batch in enumerate(source.stream(stage.batch_size, rng), start=1):
         progress = min((clock() - started) / (60.0 * stage.minutes), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = stage.learning_rate * _learning_rate_factor(progress)

@@ -6,6 +6,8 @@ block, final norm and pooling head, which the reference computes and discards, d
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -110,6 +112,10 @@ class VisionBackbone(nn.Module):
                 name, VisionTower(tower, image_size=config.image_size, patch_size=config.patch_size)
             )
 
+    def towers(self) -> list[VisionTower]:
+        """Return the towers in channel order."""
+        return [cast(VisionTower, self.get_submodule(name)) for name in self.tower_names]
+
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode [B, 3 * towers * cameras, S, S] pixels to [B, N, vision_dim] features.
 
@@ -119,9 +125,7 @@ class VisionBackbone(nn.Module):
         # One call per tower for every camera of the batch: [B * cameras, 3 * towers, S, S].
         per_camera = pixel_values.reshape(B * self.num_cameras, 3 * len(self.tower_names), S, S)
         inputs = per_camera.split(3, dim=1)
-        features = torch.cat(
-            [self.get_submodule(name)(x) for name, x in zip(self.tower_names, inputs, strict=True)], dim=-1
-        )
+        features = torch.cat([tower(x) for tower, x in zip(self.towers(), inputs, strict=True)], dim=-1)
         return features.reshape(B, -1, features.shape[-1])  # [B, cameras * P, vision_dim]
 
 
