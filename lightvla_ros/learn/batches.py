@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer
-from lightvla_ros.core.preprocess import ImagePreprocessor
+from lightvla_ros.core.preprocess import ImagePreprocessor, center_crop
 from lightvla_ros.learn.demonstrations import Demonstrations
+from lightvla_ros.learn.pointing import colour_shares, named_colour
 
 # A dimension the expert hardly moves would otherwise have its noise blown up to [-1, 1].
 _MIN_HALF_RANGE = 0.3
@@ -34,6 +35,7 @@ class Batch:
         prompt_mask: bool [B, n-1], True where `input_ids[:, 1:]` is real.
         proprio: float32 [B, P], normalised.
         actions: float32 [B, chunk_size, A], normalised to [-1, 1], gripper 0 closed / 1 open.
+        shares: float32 [B, N], how much of each visual token shows the named object.
     """
 
     pixel_values: Tensor
@@ -41,6 +43,7 @@ class Batch:
     prompt_mask: Tensor
     proprio: Tensor
     actions: Tensor
+    shares: Tensor
 
 
 def action_statistics(demonstrations: Demonstrations) -> dict[str, Any]:
@@ -79,6 +82,7 @@ class BatchSource:
         statistics: entry of `action_statistics`.
         token_ids: one prompt per instruction of the meta, BOS first.
         chunk_size: actions per chunk.
+        grid_size: visual tokens per side of an image.
     """
 
     def __init__(
@@ -88,8 +92,10 @@ class BatchSource:
         statistics: Mapping[str, Any],
         token_ids: list[list[int]],
         chunk_size: int,
+        grid_size: int,
     ) -> None:
         self._demonstrations = demonstrations
+        self._grid_size = grid_size
         self._starts = chunk_starts(demonstrations.episode_starts, chunk_size)
         self._steps = np.arange(chunk_size)
         self._preprocess = ImagePreprocessor(
@@ -136,4 +142,11 @@ class BatchSource:
                 )
             ),
             actions=torch.from_numpy(actions.astype(np.float32)),
+            shares=torch.from_numpy(np.stack([self._shares(i) for i in starts])),
         )
+
+    def _shares(self, step: int) -> NDArray[np.float32]:
+        data = self._demonstrations
+        colour = named_colour(data.meta.instructions[data.instruction_index[step]])
+        images = [center_crop(image) for image in data.images[step]]
+        return np.concatenate([colour_shares(image, colour, self._grid_size) for image in images])

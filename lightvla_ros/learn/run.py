@@ -60,7 +60,11 @@ def prepare(directory: Path, *, num_held_out: int, start: Path | None, seed: int
     statistics = model.statistics[meta.world]
     token_ids = [[vocab[BOS], *(vocab[word] for word in text.lower().split())] for text in meta.instructions]
     make_source = partial(
-        BatchSource, statistics=statistics, token_ids=token_ids, chunk_size=model.config.chunk_size
+        BatchSource,
+        statistics=statistics,
+        token_ids=token_ids,
+        chunk_size=model.config.chunk_size,
+        grid_size=model.config.grid_size,
     )
     held_out = make_source(validation).sample(_HELD_OUT_CHUNKS, np.random.default_rng(seed))
     return Run(meta=meta, vocab=vocab, model=model.train(), source=make_source(training), held_out=held_out)

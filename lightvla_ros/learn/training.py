@@ -18,11 +18,14 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightvla_ros.learn.batches import Batch, BatchSource
+from lightvla_ros.learn.pointing import PointingHead
 from lightvla_ros.model import LightVla
 
 _WARMUP = 0.03
 _GRADIENT_NORM = 1.0
 _EMA_DECAY = 0.998
+# Of the pointing loss beside the mean L1 of the actions, unpruned stage only.
+_POINTING_WEIGHT = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ class Report:
         step: optimiser steps in this stage.
         progress: 0..1 of the stage.
         loss: mean L1 over the last steps.
+        pointing_loss: mean of the pointing task over the last steps, 0 in a pruned stage.
         held_out_loss: L1 of held-out chunks, run as at test time (hard selection, each token once).
         retained_mean: test-time retained tokens of the held-out chunks; all of them in an unpruned stage.
         retained_min: the smallest of those counts.
@@ -66,6 +70,7 @@ class Report:
     step: int
     progress: float
     loss: float
+    pointing_loss: float
     held_out_loss: float
     retained_mean: float
     retained_min: int
@@ -98,15 +103,19 @@ def train_stage(
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate, weight_decay=0.01)
+    pointing = PointingHead(model.config.hidden_size)
+    optimizer = torch.optim.AdamW(
+        [*model.parameters(), *pointing.parameters()], lr=stage.learning_rate, weight_decay=0.01
+    )
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY))
     started = reported = clock()
-    losses: list[float] = []
+    losses: list[tuple[float, float]] = []
     for step, batch in enumerate(source.stream(stage.batch_size, rng), start=1):
         progress = min((clock() - started) / (60.0 * stage.minutes), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = stage.learning_rate * _learning_rate_factor(progress)
-        losses.append(_step(model, optimizer, batch, _Selection(stage.prune, 1.0 - progress, generator)))
+        selection = _Selection(stage.prune, 1.0 - progress, generator)
+        losses.append(_step(model, pointing, optimizer, batch, selection))
         average.update_parameters(model)
         if progress >= 1.0 or clock() - reported >= report_every_s:
             averaged = cast(LightVla, average.module)
@@ -115,7 +124,8 @@ def train_stage(
                 stage=stage.name,
                 step=step,
                 progress=progress,
-                loss=float(np.mean(losses)),
+                loss=float(np.mean(losses, axis=0)[0]),
+                pointing_loss=float(np.mean(losses, axis=0)[1]),
                 held_out_loss=held_out_loss,
                 retained_mean=float(counts.float().mean()),
                 retained_min=int(counts.min()),
@@ -137,8 +147,12 @@ class _Selection:
     generator: torch.Generator
 
 
-def predict_for_training(model: LightVla, batch: Batch, selection: _Selection) -> Tensor:
-    """Predict normalised chunks [B, chunk_size, A] differentiably; pruning takes one token per query."""
+def predict_for_training(model: LightVla, batch: Batch, selection: _Selection) -> tuple[Tensor, Tensor]:
+    """Predict differentiably; pruning takes one token per query (spec §4.3).
+
+    Returns:
+        normalised chunks [B, chunk_size, A], and the decoder's rows [B, N, D] of the visual tokens.
+    """
     patches = model.encode_images(batch.pixel_values)
     prompt = model.embed_prompt(batch.input_ids)
     B, N, _ = patches.shape
@@ -152,20 +166,30 @@ def predict_for_training(model: LightVla, batch: Batch, selection: _Selection) -
         visual = visual.to(patches.dtype)
     else:
         indices, visual = torch.arange(N).expand(B, N), patches
-    hidden = model.decode(visual, indices, prompt, batch.proprio, prompt_mask=batch.prompt_mask)
-    return model.action_head(hidden).float()
+    hidden = model.decode(
+        visual, indices, prompt, batch.proprio, prompt_mask=batch.prompt_mask, every_row=True
+    )
+    return model.action_head(hidden[:, model.head_rows]).float(), hidden[:, -N:]
 
 
-def _step(model: LightVla, optimizer: torch.optim.Optimizer, batch: Batch, selection: _Selection) -> float:
+def _step(
+    model: LightVla,
+    pointing: PointingHead,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    selection: _Selection,
+) -> tuple[float, float]:
+    """Take one step; return the L1 of the actions and the pointing loss."""
     model.train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        predicted = predict_for_training(model, batch, selection)
-    loss = (predicted - batch.actions).abs().mean()
+        predicted, visual_hidden = predict_for_training(model, batch, selection)
+        pointed = torch.zeros(()) if selection.prune else pointing.loss(visual_hidden, batch.shares)
+    error = (predicted - batch.actions).abs().mean()
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (error + _POINTING_WEIGHT * pointed).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
     optimizer.step()
-    return float(loss.detach())
+    return float(error.detach()), float(pointed.detach())
 
 
 @torch.inference_mode()
@@ -177,7 +201,7 @@ def evaluate(model: LightVla, batch: Batch, *, prune: bool) -> tuple[float, Tens
             batch.pixel_values, batch.input_ids, batch.proprio, batch.prompt_mask
         )
         return float((predicted - batch.actions).abs().mean()), keep_mask.sum(-1)
-    predicted = predict_for_training(model, batch, _Selection(False, 0.0, torch.Generator()))
+    predicted, _ = predict_for_training(model, batch, _Selection(False, 0.0, torch.Generator()))
     counts = torch.full((len(predicted),), model.config.num_patches)
     return float((predicted - batch.actions).abs().mean()), counts
 

@@ -145,7 +145,7 @@ class LightVla(nn.Module):
                 ],
                 dim=1,
             )
-        rows = _ALL_ROWS if every_row else self._head_rows
+        rows = _ALL_ROWS if every_row else self.head_rows
         return self.language_model.model(x, positions, key_mask, rows)
 
     # -- whole passes -----------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class LightVla(nn.Module):
         hidden = self.decode(
             patches[:, indices], indices[None], prompt_tokens, proprio, every_row=True
         )  # [1, L, D]
-        action_hidden = hidden[:, self._head_rows]
+        action_hidden = hidden[:, self.head_rows]
         return LightVlaOutput(
             keep_mask=keep_mask[0],
             patches=patches[0],
@@ -215,7 +215,8 @@ class LightVla(nn.Module):
     # -- sequence ---------------------------------------------------------------------------------
 
     @property
-    def _head_rows(self) -> slice:
+    def head_rows(self) -> slice:
+        """Rows of the decoder's sequence that the action head reads."""
         first = self.config.action_row_offset
         return slice(first, first + self.config.num_action_rows)
 

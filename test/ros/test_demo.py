@@ -11,12 +11,9 @@ import uuid
 from pathlib import Path
 
 import cv2
-import pytest
 
 from lightvla_ros.view.recording import count_frames
 
-MINI = Path(__file__).resolve().parents[2] / "engines" / "mini" / "manifest.json"
-needs_mini = pytest.mark.skipif(not MINI.is_file(), reason="engines/mini is not built yet")
 COMMAND = "import sys; from lightvla_ros.cli import main; sys.exit(main())"
 
 
@@ -40,7 +37,6 @@ def _processes_with(word: str) -> list[str]:
     return [line for line in lines if word in line]
 
 
-@needs_mini
 def test_the_demo_acts_measures_and_leaves_a_video_and_a_picture(tmp_path: Path) -> None:
     demo = _start(tmp_path, "--episodes", "1", "--max-steps", "60", "--json")
     output, errors = demo.communicate(timeout=120)
@@ -77,7 +73,6 @@ def test_a_bundle_that_the_node_refuses_fails_with_its_reason_and_leaves_no_proc
     assert _processes_with(str(engine)) == []
 
 
-@needs_mini
 def test_an_interrupted_demo_leaves_no_process(tmp_path: Path) -> None:
     seed = f"seed:={uuid.uuid4().int % 2**30}"
     demo = _start(tmp_path, "--seed", seed.removeprefix("seed:="))

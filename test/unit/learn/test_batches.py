@@ -38,6 +38,7 @@ def make_source(demonstrations: Demonstrations) -> BatchSource:
         statistics=action_statistics(demonstrations),
         token_ids=[[1, 4, 5, 6], [1, 4, 5, 7, 6]],
         chunk_size=8,
+        grid_size=8,
     )
 
 
