@@ -18,9 +18,9 @@ from lightvla_ros.learn.pointing import colour_shares, named_colour
 
 # A dimension the expert hardly moves would otherwise have its noise blown up to [-1, 1].
 _MIN_HALF_RANGE = 0.3
-# Weight of a chunk that begins at rest, against 1 + this for one that begins at full speed. Most steps of an
-# episode are slow corrections that proprio alone explains; the fast ones show where to look.
-_REST_WEIGHT = 0.15
+# Weight of a chunk that begins at rest, against 1 + this for one at full speed or that moves the gripper.
+# Most steps of an episode are slow corrections that proprio alone explains; the others show where to look.
+_REST_WEIGHT = 0.3
 # Batches per draw: drawing by weight from all chunks is slow for one batch at a time.
 _POOL = 256
 
@@ -67,10 +67,11 @@ def chunk_starts(episode_starts: NDArray[np.int64], chunk_size: int) -> NDArray[
     return np.concatenate([np.arange(begin, max(begin, end - chunk_size + 1)) for begin, end in spans])
 
 
-def _probabilities(first_actions: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return how often to draw each chunk, float64 [N], by the horizontal speed of its first action."""
-    speed = np.abs(first_actions[:, :2]).max(axis=1).astype(np.float64)
-    weights = _REST_WEIGHT + speed / max(speed.max(), np.finfo(np.float64).tiny)
+def _probabilities(chunks: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return how often to draw each chunk [N, chunk_size, A], float64 [N]: motion and grasps before rest."""
+    speed = np.abs(chunks[:, 0, :2]).max(axis=1).astype(np.float64)
+    grips = np.ptp(chunks[:, :, -1], axis=1) > 0.5
+    weights = _REST_WEIGHT + speed / max(speed.max(), np.finfo(np.float64).tiny) + grips
     return weights / weights.sum()
 
 
@@ -105,7 +106,9 @@ class BatchSource:
         self._action_normalizer = ActionNormalizer(action["q01"], action["q99"], action["mask"])
         self._proprio_normalizer = ProprioNormalizer(proprio["q01"], proprio["q99"])
         longest = max(len(ids) for ids in token_ids)
-        self._probabilities = _probabilities(demonstrations.actions[self._starts])
+        self._probabilities = _probabilities(
+            demonstrations.actions[self._starts[:, None] + np.arange(chunk_size)]
+        )
         self._input_ids = np.array([ids + [0] * (longest - len(ids)) for ids in token_ids], dtype=np.int64)
         self._lengths = np.array([len(ids) for ids in token_ids])
 
@@ -114,7 +117,7 @@ class BatchSource:
         return len(self._starts)
 
     def stream(self, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield batches for ever, chunks that begin in fast motion more often than slow ones."""
+        """Yield batches for ever, fast motion and grasps more often than slow corrections."""
         while True:
             pool = rng.choice(self._starts, size=_POOL * batch_size, p=self._probabilities)
             for begin in range(0, len(pool), batch_size):

@@ -66,10 +66,20 @@ def test_a_batch_holds_what_was_demonstrated() -> None:
 
 def test_fast_motion_is_drawn_more_often_than_rest() -> None:
     data = make_demonstrations()
+    data.actions[:, 6] = 1.0
     data.actions[:, :2] = 0.0
     data.actions[12, 0] = 0.5
     source = make_source(data)
     assert len(source) == 5 + 2
     stream = source.stream(8, np.random.default_rng(0))
     drawn = torch.cat([next(stream).actions[:, 0, 0] for _ in range(20)])
-    assert (drawn > 0.5).float().mean() > 0.4
+    assert (drawn > 0.5).float().mean() > 0.3
+
+
+def test_chunks_that_move_the_gripper_are_drawn_more_often_than_rest() -> None:
+    data = make_demonstrations()
+    data.actions[:] = 0.0
+    data.actions[19, 6] = 1.0
+    stream = make_source(data).stream(8, np.random.default_rng(0))
+    grips = torch.cat([next(stream).actions[:, :, 6].amax(1) for _ in range(20)])
+    assert (grips > 0.5).float().mean() > 0.5
