@@ -26,7 +26,7 @@ from lightvla_ros.core.normalize import ActionNormalizer, statistics_for
 from lightvla_ros.model.config import ModelConfig
 from lightvla_ros.model.decoder import LanguageModel
 from lightvla_ros.model.heads import L1RegressionHead, ProprioProjector
-from lightvla_ros.model.pruner import Retained, TokenPruner, rms_normalize
+from lightvla_ros.model.pruner import TokenPruner, compact, rms_normalize
 from lightvla_ros.model.vision import Projector, VisionBackbone
 
 _ALL_ROWS = slice(None)
@@ -283,23 +283,6 @@ class LightVla(nn.Module):
             input_ids = input_ids[:, :-1]  # the sequence always appends it itself
         dtype = self.projector.fc1.weight.dtype
         return pixel_values.to(dtype), input_ids, proprio.reshape(1, -1).to(dtype)
-
-
-def compact(patches: Tensor, retained: Retained) -> tuple[Tensor, Tensor, Tensor]:
-    """Gather each sample's retained tokens, padded to the largest count of the batch.
-
-    Args:
-        patches: [B, N, D].
-        retained: from `TokenPruner.retained`.
-
-    Returns:
-        tokens [B, K, D], their indices int64 [B, K], and the mask bool [B, K] that hides padding.
-    """
-    longest = int(retained.count.max())
-    indices = retained.order[:, :longest]
-    mask = torch.arange(longest, device=patches.device) < retained.count[:, None]
-    tokens = patches.gather(1, indices[:, :, None].expand(-1, -1, patches.shape[-1]))
-    return tokens, indices, mask
 
 
 def _padded_mask(mask: Tensor | None, front: int) -> Tensor | None:

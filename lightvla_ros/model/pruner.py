@@ -119,3 +119,20 @@ class TokenPruner(nn.Module):
         soft = score.softmax(-1)
         choice = (hard + soft - soft.detach()).to(patches.dtype)  # [B, N, N]
         return indices, choice @ patches
+
+
+def compact(patches: Tensor, retained: Retained) -> tuple[Tensor, Tensor, Tensor]:
+    """Gather each sample's retained tokens, padded to the largest count of the batch.
+
+    Args:
+        patches: [B, N, D].
+        retained: from `TokenPruner.retained`.
+
+    Returns:
+        tokens [B, K, D], their indices int64 [B, K], and the mask bool [B, K] that hides padding.
+    """
+    longest = int(retained.count.max())
+    indices = retained.order[:, :longest]
+    mask = torch.arange(longest, device=patches.device) < retained.count[:, None]
+    tokens = patches.gather(1, indices[:, :, None].expand(-1, -1, patches.shape[-1]))
+    return tokens, indices, mask
