@@ -12,8 +12,7 @@ from torch import Tensor
 from lightvla_ros.core.errors import ConfigError, SpecError
 from lightvla_ros.model import LightVla, ModelConfig
 from lightvla_ros.model.decoder import RMSNorm
-from lightvla_ros.model.lightvla import compact
-from lightvla_ros.model.pruner import rms_normalize
+from lightvla_ros.model.pruner import compact, rms_normalize
 
 
 def inputs(config: ModelConfig, *, batch: int = 1, length: int = 9, seed: int = 0) -> tuple[Tensor, ...]:
