@@ -51,11 +51,16 @@ class ChunkSchedule:
 
     Args:
         new_weight: weight of the newer chunk in the blend, 0 < w <= 1.
+        execution_horizon: steps of a chunk that are executed before a newer observation is wanted; 1 wants
+            every one.
         gripper_index: action dimension that is never blended.
     """
 
-    def __init__(self, *, new_weight: float = 0.7, gripper_index: int = -1) -> None:
+    def __init__(
+        self, *, new_weight: float = 0.7, execution_horizon: int = 1, gripper_index: int = -1
+    ) -> None:
         self.new_weight = new_weight
+        self.execution_horizon = execution_horizon
         self._gripper_index = gripper_index
         self._lock = threading.Lock()
         self._epoch = 0
@@ -86,6 +91,15 @@ class ChunkSchedule:
                 return False
             self._plan = self._blended(old, chunk, now_ns)
             return True
+
+    def is_fresh(self, stamp_ns: int) -> bool:
+        """Whether an observation of this stamp comes before the schedule's execution horizon is over."""
+        plan = self._plan
+        if plan is None or self.execution_horizon == 1:
+            return False
+        # Half a step of tolerance: frames of the step itself arrive a little early as often as late.
+        horizon_ns = (2 * self.execution_horizon - 1) * plan.step_period_ns // 2
+        return stamp_ns - plan.stamp_ns < min(horizon_ns, len(plan.actions) * plan.step_period_ns)
 
     def sample(self, now_ns: int) -> NDArray[np.float32] | None:
         """Return the action due now, float32 [action_dim], read-only; None when there is none."""

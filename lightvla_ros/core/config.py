@@ -212,6 +212,14 @@ class NodeConfig(Section):
         maximum=1.0,
         read_only=False,
     )
+    execution_horizon: int = parameter(
+        2,
+        "Steps of a chunk executed before the next inference. 1 infers from every frame; a policy whose "
+        "first steps alone are executed may hesitate for ever where two or more carry it on.",
+        minimum=1,
+        maximum=1000,
+        read_only=False,
+    )
     enable_actuation: bool = parameter(
         False, "Whether commands are enabled at activation; the service ~/enable changes it later."
     )

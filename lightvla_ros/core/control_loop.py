@@ -74,6 +74,7 @@ class ControlLoop:
             self._pairing.max_skew_ns = round(config.camera.max_pair_skew_s * 1e9)
             self._monitor.stale_after_ns = self._stale_after_ns
             self._schedule.new_weight = config.blend_new_weight
+            self._schedule.execution_horizon = config.execution_horizon
             self._gate.silence_after_ns = round(config.silence_after_s * 1e9)
             self._gripper.hysteresis = config.gripper.hysteresis
             self._clock.jump_ns = round(config.clock_jump_s * 1e9)
@@ -148,7 +149,8 @@ class ControlLoop:
             if pair is None or self._proprio is None or not self.instruction:
                 return None
             # A bad observation must not keep the next one from being tried.
-            if self._blocks.keys() - {"observation"} or self._monitor.problem(now_ns):
+            stopped = self._blocks.keys() - {"observation"} or self._monitor.problem(now_ns)
+            if stopped or self._schedule.is_fresh(pair.stamp_ns):
                 return None
             return pair.observation(proprio=self._proprio, instruction=self.instruction, epoch=self.epoch)
 

@@ -175,3 +175,20 @@ def test_only_chunks_of_the_current_epoch_are_taken(current: int, other: int) ->
     schedule = ChunkSchedule()
     schedule.reset(current)
     assert schedule.replace(chunk([1.0], epoch=other), now_ns=0) == (current == other)
+
+
+@pytest.mark.parametrize(("horizon", "fresh_until"), [(2, 75), (3, 125), (100, 150)])
+def test_an_observation_is_wanted_once_the_execution_horizon_is_over(horizon: int, fresh_until: int) -> None:
+    schedule = ChunkSchedule(execution_horizon=horizon)
+    assert not schedule.is_fresh(1000)
+    schedule.replace(chunk([0.0, 1.0, 2.0], stamp_ns=1000), now_ns=1000)
+    assert schedule.is_fresh(1000 + fresh_until - 1)
+    assert not schedule.is_fresh(1000 + fresh_until)
+    schedule.reset(epoch=1)
+    assert not schedule.is_fresh(1000)
+
+
+def test_with_a_horizon_of_one_every_observation_is_wanted() -> None:
+    schedule = ChunkSchedule(execution_horizon=1)
+    schedule.replace(chunk([0.0, 1.0, 2.0], stamp_ns=1000), now_ns=1000)
+    assert not schedule.is_fresh(1001)

@@ -35,7 +35,7 @@ def check_instruction(text: str) -> None:
 
 
 def make_loop(**values: object) -> ControlLoop:
-    config = with_values(NodeConfig(), {"enable_actuation": True, **values})
+    config = with_values(NodeConfig(), {"enable_actuation": True, "execution_horizon": 1, **values})
     loop = ControlLoop(config=config, spec=SPEC, check_instruction=check_instruction)
     loop.start(START)
     return loop
@@ -303,3 +303,15 @@ def test_limits_of_time_may_change_while_running() -> None:
     loop = moving()
     loop.apply(with_values(NodeConfig(), {"stale_after_s": 0.1}))
     assert output(loop, START + 101 * MS) is Output.HOLD
+
+
+def test_frames_within_the_execution_horizon_are_not_inferred_from() -> None:
+    loop = make_loop(execution_horizon=2)
+    loop.instruct("go")
+    first = feed(loop, START)
+    assert first is not None
+    loop.accept(answer(first), START + 20 * MS)
+    assert feed(loop, START + 50 * MS) is None
+    assert feed(loop, START + 100 * MS) is not None
+    loop.instruct("go elsewhere")
+    assert feed(loop, START + 120 * MS) is not None
