@@ -63,9 +63,7 @@ def run(args: argparse.Namespace) -> int:
                 print(line, flush=True)
                 log.write(line + "\n")
                 log.flush()
-                save(
-                    run_, averaged, args.out / stage.name, {"stage": asdict(stage), "report": asdict(report)}
-                )
+                save(run_, averaged, args.out / stage.name, {**asdict(stage), **asdict(report)})
     return 0
 
 
