@@ -130,7 +130,19 @@ def _traced(graph: Graph) -> Any:
     optimizer.inline(program.model)
     optimizer.fold_constants_ir(program.model, onnx_shape_inference=True, should_fold=_reads_no_weight)
     optimizer.remove_unused_nodes(program.model)
+    _forget_source(program.model.graph)
     return program
+
+
+def _forget_source(graph: Any) -> None:
+    """Drop the exporter's notes of where each node came from: stack traces with this machine's paths."""
+    graph.metadata_props.clear()
+    for node in graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*graph.inputs, *graph.initializers.values()):
+        value.metadata_props.clear()
 
 
 def _reads_no_weight(node: Any) -> bool | None:

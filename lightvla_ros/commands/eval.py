@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--execution-horizon",
         type=int,
-        default=4,
-        help="steps of a chunk executed per inference (default: 4)",
+        default=2,
+        help="steps of a chunk executed per inference (default: 2, as in the node)",
     )
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
 

@@ -61,6 +61,13 @@ def test_only_the_prompt_part_holds_the_embedding_table(tiny_bundle: Path) -> No
     assert rows == {"prompt": [64], "vision": [], "pruner": [3], "decoder": [3]}
 
 
+@pytest.mark.parametrize("part", ["prompt", "vision", "pruner", "decoder"])
+def test_a_part_does_not_tell_where_it_was_exported(tiny_bundle: Path, part: str) -> None:
+    source = Path(export_bundle.__code__.co_filename)
+    assert str(source.parents[1]).encode() not in (tiny_bundle / f"{part}.onnx").read_bytes()
+    assert b"stack_trace" not in (tiny_bundle / f"{part}.onnx").read_bytes()
+
+
 def test_the_torch_model_comes_back_from_a_bundle(tiny_bundle: Path, tiny_model: LightVla) -> None:
     model = model_from_bundle(tiny_bundle, Manifest.read(tiny_bundle))
     for name, weight in tiny_model.state_dict().items():
