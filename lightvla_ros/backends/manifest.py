@@ -7,6 +7,11 @@ engines/<name>/
     pruner.onnx      patches, prompt_keys, proprio -> order, count
     decoder.onnx     patches, retained indices, prompt_tokens, proprio -> normalized_actions
     tokenizer.json   unless the manifest says null
+    plans/<target>/  TensorRT plans of the parts, built for one kind of GPU; never shipped
+
+Prompts and retained indices may be padded behind their true lengths, which are inputs of their own.
+Pixels, proprio, prompt keys and actions are float32 whatever the precision; patches and prompt tokens
+have the precision of the weights and stay on the device.
 """
 
 from __future__ import annotations
@@ -24,8 +29,9 @@ from lightvla_ros.model.config import ModelConfig, VisionTowerConfig
 from lightvla_ros.model.policy_config import check_policy_fits
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PARTS = ("prompt", "vision", "pruner", "decoder")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 # Hashing 1 GB takes about a second; bigger files are checked by size only.
 _MAX_HASHED_BYTES = 1 << 30
@@ -69,11 +75,14 @@ class Manifest:
         schema_version: layout of this file.
         created_by: package and version that wrote it.
         checkpoint_hash: sha256 over names, shapes and float32 values of the weights.
-        precision: of the weights in the parts.
+        precision: of the weights in the parts, one of `PRECISIONS`.
+        quantization: weight-only scheme on top of the precision, or None.
         model: sizes of the network, the row slice of the head among them.
         policy: preprocessing, prompt, statistics.
         parts: part name -> what it is.
         length_buckets: retained counts an engine with static shapes is built for, ascending, up to N.
+        prompt_buckets: likewise prompt tokens (BOS not counted), up to the longest prompt allowed.
+        runtime: backend name -> options that were measured to serve this bundle best.
         tokenizer: file name, or None where the bundle takes token ids only.
         notes: free text and numbers: how it was trained, how it did.
     """
@@ -82,11 +91,14 @@ class Manifest:
     created_by: str
     checkpoint_hash: str
     precision: str
+    quantization: str | None = None
     model: ModelConfig
     policy: PolicyConfig
     parts: Mapping[str, Part]
     length_buckets: tuple[int, ...]
+    prompt_buckets: tuple[int, ...]
     tokenizer: str | None
+    runtime: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -122,6 +134,7 @@ class Manifest:
             )
         try:
             manifest = _strict(cls, {**content, **_typed_fields(content)})
+            _check_values(manifest)
             check_policy_fits(manifest.policy, manifest.model)
         except (KeyError, TypeError, ValueError, AttributeError, LightVlaError) as e:
             raise BundleError(source, got=f"{type(e).__name__}: {e}", fix=_REEXPORT) from e
@@ -134,6 +147,7 @@ class Manifest:
             "model": asdict(self.model),
             "policy": self.policy.to_mapping(),
             "parts": {name: asdict(part) for name, part in self.parts.items()},
+            "runtime": {name: dict(options) for name, options in self.runtime.items()},
             "notes": dict(self.notes),
         }
 
@@ -141,6 +155,15 @@ class Manifest:
         """Write `manifest.json`."""
         text = json.dumps(self.to_mapping(), indent=1, ensure_ascii=False)
         (directory / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 over weights and graphs: what is built from a bundle belongs to exactly this content."""
+        digest = hashlib.sha256(self.checkpoint_hash.encode())
+        for name in PARTS:
+            for file in self.parts[name].files:
+                digest.update(f"{name} {file.num_bytes} {file.sha256}\n".encode())
+        return digest.hexdigest()
 
     def part_path(self, directory: Path, part: str) -> Path:
         """Return the ONNX file of a part."""
@@ -202,9 +225,26 @@ def _typed_fields(content: Mapping[str, Any]) -> dict[str, Any]:
         "model": _model(content["model"]),
         "policy": PolicyConfig.from_mapping(content["policy"]),
         "parts": parts,
-        "length_buckets": tuple(int(count) for count in content["length_buckets"]),
+        "length_buckets": _buckets(content["length_buckets"]),
+        "prompt_buckets": _buckets(content["prompt_buckets"]),
         "tokenizer": None if content["tokenizer"] is None else _plain_name(content["tokenizer"]),
     }
+
+
+def _check_values(manifest: Manifest) -> None:
+    if manifest.precision not in PRECISIONS:
+        raise ValueError(f"precision {manifest.precision!r}, expected one of {list(PRECISIONS)}")
+    longest = manifest.policy.max_prompt_tokens - 1
+    for name, last in (("length_buckets", manifest.model.num_patches), ("prompt_buckets", longest)):
+        if getattr(manifest, name)[-1] != last:
+            raise ValueError(f"{name} end at {getattr(manifest, name)[-1]}, expected {last}")
+
+
+def _buckets(content: Sequence[int]) -> tuple[int, ...]:
+    buckets = tuple(int(size) for size in content)
+    if not buckets or buckets[0] < 1 or list(buckets) != sorted(set(buckets)):
+        raise ValueError(f"buckets {buckets} are not ascending counts from 1 on")
+    return buckets
 
 
 def _model(content: Mapping[str, Any]) -> ModelConfig:

@@ -62,7 +62,12 @@ class OrtEngine:
         self, patches: NDArray[np.float32], prompt: OrtPrompt, proprio: NDArray[np.float32]
     ) -> NDArray[np.int64]:
         """Choose what to retain: int64 [K], ascending."""
-        feed = {"patches": patches, "prompt_keys": prompt.keys, "proprio": proprio[None]}
+        feed: dict[str, NDArray[Any]] = {
+            "patches": patches,
+            "prompt_keys": prompt.keys,
+            "prompt_length": np.array([prompt.keys.shape[1]]),
+            "proprio": proprio[None],
+        }
         order, count = self._run("pruner", feed)
         return order[0, : count[0]]
 

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from lightvla_ros.app import load_engine
 from lightvla_ros.backends.bundle_model import model_from_bundle
-from lightvla_ros.backends.export import default_buckets, export_bundle
+from lightvla_ros.backends.export import export_bundle
 from lightvla_ros.backends.manifest import Manifest, describe_file
 from lightvla_ros.core.errors import BundleError, ConfigError
 from lightvla_ros.model import LightVla
@@ -74,12 +74,6 @@ def test_the_torch_model_comes_back_from_a_bundle(tiny_bundle: Path, tiny_model:
         assert model.state_dict()[name].equal(weight), name
 
 
-def test_buckets_are_fine_where_pruned_sets_lie_and_end_at_all_tokens() -> None:
-    assert default_buckets(128) == (16, 32, 48, 64, 96, 128)
-    assert default_buckets(512)[-2:] == (384, 512)
-    assert default_buckets(8) == (8,)
-
-
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
 def test_weights_beside_the_graph_are_loaded_and_checked(bundle_copy: Path, backend: str) -> None:
     # Parts beyond 2 GB have this form.
@@ -130,6 +124,10 @@ def test_a_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         (lambda m: m.update(schema_version=99), "schema_version"),
         (lambda m: m.pop("policy"), "policy"),
         (lambda m: m.update(colour="red"), "colour"),
+        (lambda m: m.update(precision="float8"), "float8"),
+        (lambda m: m.update(length_buckets=[16, 8, 32]), "ascending"),
+        (lambda m: m.update(length_buckets=[16, 24]), "expected 32"),
+        (lambda m: m.update(prompt_buckets=[]), "ascending"),
         (lambda m: m["parts"].pop("pruner"), "pruner"),
         (lambda m: m["policy"].update(fitt="pad"), "fitt"),
         (lambda m: m["policy"].pop("grid"), "grid"),
