@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from lightvla_ros.backends.length_buckets import default_prompt_buckets, default_retained_buckets
 from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest
 from lightvla_ros.backends.tokenizer import TOKENIZER_NAME, load_encoder
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
@@ -19,6 +20,7 @@ from lightvla_ros.core.prompt import PromptEncoder
 from lightvla_ros.model.config import ModelConfig
 
 Backend = Literal["auto", "torch", "onnxruntime", "tensorrt"]
+Device = Literal["auto", "cpu", "cuda"]
 
 _CHECKPOINT_NAME = "config.json"
 
@@ -44,21 +46,56 @@ class LoadedEngine:
     tokenizer: Path | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How an engine shall run.
+
+    Attributes:
+        backend: "torch", "onnxruntime", "tensorrt", or "auto": for a bundle TensorRT where a plan was
+            built for it and a GPU is there, else ONNX Runtime; for a checkpoint torch.
+        num_threads: CPU threads of one operator; None lets the backend choose.
+        device: where torch runs, "cpu", "cuda", or "auto": the GPU where there is one.
+        allow_unverified: run a TensorRT plan that `lightvla verify` has not passed.
+
+    Raises:
+        ConfigError: an option is unknown or out of range.
+    """
+
+    backend: str = "auto"
+    num_threads: int | None = None
+    device: str = "auto"
+    allow_unverified: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no engine understands."""
+        for name, known in (("backend", get_args(Backend)), ("device", get_args(Device))):
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(name, got=repr(value), expected=f"one of {list(known)}")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ConfigError("num_threads", got=self.num_threads, expected="at least 1")
+
+
 def load_policy(
     path: str | Path,
     backend: str = "auto",
     *,
     num_threads: int | None = None,
     statistics_key: str | None = None,
+    device: str = "auto",
+    allow_unverified: bool = False,
+    pruning: bool = True,
 ) -> PrunedPolicy:
     """Load a policy that turns observations into action chunks.
 
     Args:
         path: a checkpoint directory, a bundle directory, or the name of an installed bundle ("mini").
-        backend: "torch", "onnxruntime", "tensorrt", or "auto": ONNX Runtime for a bundle, torch for a
-            checkpoint.
-        num_threads: CPU threads of one operator; None lets the backend choose.
+        backend: see `EngineOptions`, as are `num_threads`, `device` and `allow_unverified`.
+        num_threads: CPU threads.
         statistics_key: data set whose statistics apply; None where there is only one.
+        device: where torch runs.
+        allow_unverified: run a TensorRT plan that `lightvla verify` has not passed.
+        pruning: False decodes every visual token.
 
     Raises:
         BundleError: the bundle is incomplete, corrupt or of another version.
@@ -66,7 +103,14 @@ def load_policy(
         ConfigError: an option is unknown, or the statistics key is.
         EngineError: the backend is not installed or cannot run this directory.
     """
-    loaded = load_engine(path, backend, num_threads=num_threads, statistics_key=statistics_key)
+    loaded = load_engine(
+        path,
+        backend,
+        num_threads=num_threads,
+        statistics_key=statistics_key,
+        device=device,
+        allow_unverified=allow_unverified,
+    )
     if loaded.tokenizer is None:
         raise BundleError(
             f"tokenizer of '{loaded.name}'",
@@ -75,15 +119,18 @@ def load_policy(
             fix="put the checkpoint's tokenizer.json beside its config.json and export again; "
             "`load_engine` runs on token ids without it",
         )
-    return make_policy(loaded, load_encoder(loaded.tokenizer, loaded.model))
+    return make_policy(loaded, load_encoder(loaded.tokenizer, loaded.model), pruning=pruning)
 
 
-def make_policy(loaded: LoadedEngine, encode: Callable[[str], Sequence[int]]) -> PrunedPolicy:
+def make_policy(
+    loaded: LoadedEngine, encode: Callable[[str], Sequence[int]], *, pruning: bool = True
+) -> PrunedPolicy:
     """Put preprocessing, prompt and normalisation around an engine.
 
     Args:
         loaded: the engine.
         encode: text -> token ids, BOS first.
+        pruning: False decodes every visual token.
     """
     config, stats = loaded.policy, loaded.policy.statistics
     return PrunedPolicy(
@@ -107,6 +154,7 @@ def make_policy(loaded: LoadedEngine, encode: Callable[[str], Sequence[int]]) ->
         ),
         proprio_normalizer=ProprioNormalizer(stats.proprio_q01, stats.proprio_q99),
         action_normalizer=ActionNormalizer(stats.action_q01, stats.action_q99, stats.action_mask),
+        pruning=pruning,
     )
 
 
@@ -127,16 +175,17 @@ def load_engine(
     *,
     num_threads: int | None = None,
     statistics_key: str | None = None,
+    device: str = "auto",
+    allow_unverified: bool = False,
 ) -> LoadedEngine:
     """Load only the engine, which needs no tokenizer; see `load_policy`."""
-    if backend not in get_args(Backend):
-        raise ConfigError("backend", got=repr(backend), expected=f"one of {list(get_args(Backend))}")
-    if num_threads is not None and num_threads < 1:
-        raise ConfigError("num_threads", got=num_threads, expected="at least 1")
+    options = EngineOptions(
+        backend=backend, num_threads=num_threads, device=device, allow_unverified=allow_unverified
+    )
     directory = find_directory(path)
     if (directory / MANIFEST_NAME).is_file():
-        return _from_bundle(directory, backend, num_threads, statistics_key)
-    return _from_checkpoint(directory, backend, num_threads, statistics_key)
+        return _from_bundle(directory, options, statistics_key)
+    return _from_checkpoint(directory, options, statistics_key)
 
 
 def find_directory(path: str | Path) -> Path:
@@ -156,70 +205,101 @@ def find_directory(path: str | Path) -> Path:
     return directory.resolve()
 
 
-def _from_bundle(
-    directory: Path, backend: str, num_threads: int | None, statistics_key: str | None
-) -> LoadedEngine:
+def _from_bundle(directory: Path, options: EngineOptions, statistics_key: str | None) -> LoadedEngine:
     manifest = Manifest.read(directory)
     if statistics_key is not None:
         statistics_for({manifest.policy.statistics_key: {}}, statistics_key)
-    name = "onnxruntime" if backend == "auto" else backend
+    backend = "onnxruntime" if options.backend == "auto" else options.backend
+    load = {"onnxruntime": _onnxruntime_engine, "torch": _torch_engine, "tensorrt": _tensorrt_engine}[backend]
     return LoadedEngine(
-        engine=_bundle_engine(directory, manifest, name, num_threads),
+        engine=load(directory, manifest, options),
         name=directory.name,
-        backend=name,
+        backend=backend,
         model=manifest.model,
         policy=manifest.policy,
         tokenizer=None if manifest.tokenizer is None else directory / manifest.tokenizer,
     )
 
 
-def _bundle_engine(directory: Path, manifest: Manifest, backend: str, num_threads: int | None) -> Engine:
-    if backend == "onnxruntime":
-        from lightvla_ros.backends.onnxruntime_engine import OrtEngine
+def _onnxruntime_engine(directory: Path, manifest: Manifest, options: EngineOptions) -> Engine:
+    from lightvla_ros.backends.onnxruntime_engine import OrtEngine
 
-        return OrtEngine(directory, manifest, num_threads=num_threads)
-    if backend == "torch":
-        _require_torch(num_threads)
-        from lightvla_ros.backends.bundle_model import model_from_bundle
-        from lightvla_ros.backends.torch_engine import TorchEngine
+    return OrtEngine(directory, manifest, num_threads=options.num_threads)
 
-        return TorchEngine(model_from_bundle(directory, manifest))
+
+def _torch_engine(directory: Path, manifest: Manifest, options: EngineOptions) -> Engine:
+    _require_torch(options)
+    import torch
+
+    from lightvla_ros.backends.bundle_model import model_from_bundle
+    from lightvla_ros.backends.torch_graph_engine import torch_engine
+
+    model = model_from_bundle(directory, manifest)
+    if _torch_device(options) == "cuda":
+        half = torch.float16 if manifest.precision == "float16" else torch.bfloat16
+        model = model.to("cuda", half)
+    return torch_engine(model, manifest.length_buckets, manifest.prompt_buckets)
+
+
+def _tensorrt_engine(directory: Path, manifest: Manifest, options: EngineOptions) -> Engine:
     raise EngineError(
-        f"backend '{backend}' for {directory.name}",
+        f"backend 'tensorrt' for {directory.name}",
         got="no TensorRT plan in this bundle",
         expected="a plan built for this machine's GPU",
         fix="use backend 'onnxruntime', or 'auto'",
     )
 
 
-def _from_checkpoint(
-    directory: Path, backend: str, num_threads: int | None, statistics_key: str | None
-) -> LoadedEngine:
-    if backend not in ("auto", "torch"):
+def _from_checkpoint(directory: Path, options: EngineOptions, statistics_key: str | None) -> LoadedEngine:
+    if options.backend not in ("auto", "torch"):
         raise EngineError(
-            f"backend '{backend}' for {directory.name}",
+            f"backend '{options.backend}' for {directory.name}",
             got="a checkpoint directory",
             expected="an engine bundle",
             fix=f"run `lightvla export {directory} --out DIR` and load DIR",
         )
-    _require_torch(num_threads)
-    from lightvla_ros.backends.torch_engine import TorchEngine
+    _require_torch(options)
+    import torch
+
+    from lightvla_ros.backends.torch_graph_engine import torch_engine
     from lightvla_ros.model.checkpoint import load_checkpoint
     from lightvla_ros.model.policy_config import read_policy_config
 
-    model = load_checkpoint(directory)
+    device = _torch_device(options)
+    model = load_checkpoint(
+        directory, dtype=torch.float32 if device == "cpu" else torch.bfloat16, device=device
+    )
+    policy = read_policy_config(directory, model.config, model.statistics, statistics_key)
     tokenizer = directory / TOKENIZER_NAME
     return LoadedEngine(
-        engine=TorchEngine(model),
+        engine=torch_engine(
+            model,
+            default_retained_buckets(model.config.num_patches),
+            default_prompt_buckets(policy.max_prompt_tokens - 1),
+        ),
         name=directory.name,
         backend="torch",
         model=model.config,
-        policy=read_policy_config(directory, model.config, model.statistics, statistics_key),
+        policy=policy,
         tokenizer=tokenizer if tokenizer.is_file() else None,
     )
 
 
-def _require_torch(num_threads: int | None) -> None:
+def _torch_device(options: EngineOptions) -> str:
+    import torch
+
+    present = torch.cuda.is_available()
+    if options.device == "cuda" and not present:
+        raise EngineError(
+            "device 'cuda'",
+            got=f"PyTorch {torch.__version__}, which sees no CUDA GPU",
+            expected="an NVIDIA GPU and a CUDA build of PyTorch",
+            fix="check nvidia-smi and the PyTorch build, or set device to 'cpu'",
+        )
+    return "cuda" if present and options.device != "cpu" else "cpu"
+
+
+def _require_torch(options: EngineOptions) -> None:
     try:
         import torch
     except ImportError as e:
@@ -229,5 +309,5 @@ def _require_torch(num_threads: int | None) -> None:
             expected="PyTorch",
             fix="pip install 'lightvla_ros[torch]', or run an exported bundle with backend 'onnxruntime'",
         ) from e
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
+    if options.num_threads is not None:
+        torch.set_num_threads(options.num_threads)

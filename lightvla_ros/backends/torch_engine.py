@@ -33,19 +33,19 @@ class TorchEngine:
 
     def encode_prompt(self, input_ids: NDArray[np.int64]) -> TorchPrompt:
         """Embed int64 [n] prompt ids once per instruction."""
-        with _running("prompt"):
+        with running("prompt"):
             ids = torch.tensor(input_ids, device=self._device)[None]
             tokens = self.model.embed_prompt(ids)
             return TorchPrompt(tokens, rms_normalize(tokens))
 
     def encode_images(self, pixel_values: NDArray[np.float32]) -> Tensor:
         """Turn float32 [1, C, S, S] pixels into [1, N, D] visual tokens."""
-        with _running("vision"):
+        with running("vision"):
             return self.model.encode_images(self._tensor(pixel_values))
 
     def prune(self, patches: Tensor, prompt: TorchPrompt, proprio: NDArray[np.float32]) -> NDArray[np.int64]:
         """Choose what to retain: int64 [K], ascending."""
-        with _running("pruner"):
+        with running("pruner"):
             keep_mask = self.model.prune(patches, prompt.keys, self._tensor(proprio)[None])
             return np.flatnonzero(keep_mask[0].cpu().numpy())
 
@@ -57,7 +57,7 @@ class TorchEngine:
         proprio: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         """Decode the retained tokens into float32 [chunk_size, action_dim] normalised actions."""
-        with _running("decoder"):
+        with running("decoder"):
             indices = torch.tensor(retained_indices, device=self._device)
             hidden = self.model.decode(
                 patches[:, indices], indices[None], prompt.tokens, self._tensor(proprio)[None]
@@ -73,7 +73,8 @@ class TorchEngine:
 
 
 @contextmanager
-def _running(stage: str) -> Iterator[None]:
+def running(stage: str) -> Iterator[None]:
+    """Run torch code of a stage without gradients; its errors become `EngineError`."""
     try:
         with torch.inference_mode():
             yield

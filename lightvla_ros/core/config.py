@@ -168,6 +168,17 @@ class NodeConfig(Section):
     statistics_key: str = parameter(
         "", "Which normalisation statistics to use; empty where the bundle has only one entry."
     )
+    device: str = parameter(
+        "auto",
+        "Where backend torch runs; auto takes the GPU where there is one.",
+        choices=("auto", "cpu", "cuda"),
+    )
+    allow_unverified: bool = parameter(
+        False, "Run a TensorRT plan that `lightvla verify` has not passed; for finding out why it fails."
+    )
+    pruning: bool = parameter(
+        True, "False decodes every visual token on the same engine: what the model does without pruning."
+    )
     num_threads: int = parameter(
         0, "CPU threads of the backend; 0 leaves the choice to it.", minimum=0, maximum=1024
     )

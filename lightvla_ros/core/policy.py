@@ -111,7 +111,7 @@ class Engine(Protocol):
             proprio: float32 [P], normalised.
 
         Returns:
-            int64 [K], ascending, 1 <= K <= N.
+            int64 [K], ascending, 1 <= K <= N; empty where the scores are not finite.
         """
         ...
 
@@ -143,6 +143,9 @@ class PrunedPolicy:
     """LightVLA as one composition: preprocess -> vision -> pruner -> decoder -> unnormalise.
 
     Not thread safe: one caller at a time. The prompt is encoded once per instruction.
+
+    Args:
+        pruning: False decodes every visual token on the same engine, as the unpruned model would.
     """
 
     def __init__(
@@ -154,8 +157,10 @@ class PrunedPolicy:
         prompt_encoder: PromptEncoder,
         proprio_normalizer: ProprioNormalizer,
         action_normalizer: ActionNormalizer,
+        pruning: bool = True,
     ) -> None:
         self._spec = spec
+        self._pruning = pruning
         self.engine = engine
         self.preprocessor = preprocessor
         self.prompt_encoder = prompt_encoder
@@ -183,7 +188,7 @@ class PrunedPolicy:
         clock.mark("preprocess")
         patches = self.engine.encode_images(pixel_values)
         clock.mark("vision")
-        retained_indices = self.engine.prune(patches, prompt, proprio)
+        retained_indices = self._retain(patches, prompt, proprio)
         clock.mark("pruner")
         normalized = self.engine.decode(patches, retained_indices, prompt, proprio)
         clock.mark("decoder")
@@ -215,6 +220,19 @@ class PrunedPolicy:
         if self._prompt is None or self._prompt[0] != instruction:
             self._prompt = (instruction, self.engine.encode_prompt(self.prompt_encoder.encode(instruction)))
         return self._prompt[1]
+
+    def _retain(self, patches: Any, prompt: Any, proprio: NDArray[np.float32]) -> NDArray[np.int64]:
+        if not self._pruning:
+            return np.arange(self._spec.num_visual_tokens)
+        retained_indices = self.engine.prune(patches, prompt, proprio)
+        if not len(retained_indices):
+            raise EngineError(
+                "scores of the pruner",
+                got="non-finite values",
+                expected="finite numbers",
+                fix="run `lightvla verify` on the bundle; a half-precision overflow shows there",
+            )
+        return retained_indices
 
     def _keep_masks(self, retained_indices: NDArray[np.int64]) -> Mapping[str, NDArray[np.bool_]]:
         keep = np.zeros(self._spec.num_visual_tokens, dtype=np.bool_)

@@ -247,7 +247,8 @@ class LightVla(nn.Module):
         )
         # "▁", the action slots and </s> follow the prompt, so they shift with its length n = M + 1.
         after = N + 2 + lengths + torch.arange(config.num_action_rows + 2, device=device)
-        bos_proprio = torch.tensor([0, N + 1], device=device).expand(B, 2)
+        # BOS is at 0 and proprio at N + 1; computed, because constants cannot enter a CUDA graph.
+        bos_proprio = (torch.arange(2, device=device) * (N + 1)).expand(B, 2)
         prompt = (N + 2 + torch.arange(M, device=device)).expand(B, M)
         return torch.cat([after, bos_proprio, prompt, visual_indices + 1], dim=1)
 

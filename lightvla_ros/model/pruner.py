@@ -78,10 +78,15 @@ class TokenPruner(nn.Module):
 
     @staticmethod
     def keep_mask(score: Tensor) -> Tensor:
-        """Mark every token that is some query's first maximum: [B, N, N] -> bool [B, N]."""
+        """Mark every token that is some query's first maximum: [B, N, N] -> bool [B, N].
+
+        A sample whose scores are not all finite keeps nothing, which every engine can see: backends
+        disagree about where NaN stands in an argmax.
+        """
         # Comparing with arange instead of scattering or NonZero keeps the graph static for export.
         candidates = torch.arange(score.shape[-1], device=score.device)
-        return (score.argmax(-1)[:, :, None] == candidates).any(1)
+        chosen = (score.argmax(-1)[:, :, None] == candidates).any(1)
+        return chosen & torch.isfinite(score).flatten(1).all(1, keepdim=True)
 
     @staticmethod
     def retained(keep_mask: Tensor) -> Retained:

@@ -40,6 +40,9 @@ def load_configured_policy(config: NodeConfig) -> Policy:
         config.backend,
         num_threads=config.num_threads or None,
         statistics_key=config.statistics_key or None,
+        device=config.device,
+        allow_unverified=config.allow_unverified,
+        pruning=config.pruning,
     )
 
 

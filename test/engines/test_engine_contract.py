@@ -152,3 +152,12 @@ def test_padding_the_decoder_changes_nothing(tiny_bundle: Path) -> None:
     np.testing.assert_allclose(decode(wide, tokens), exact, atol=1e-5)
     np.testing.assert_allclose(decode(indices, long), exact, atol=1e-5)
     np.testing.assert_allclose(decode(wide, long), exact, atol=1e-5)
+
+
+def test_scores_that_are_not_finite_retain_nothing(loaded: LoadedEngine, samples: list[EngineSample]) -> None:
+    patches = loaded.engine.encode_images(samples[0].pixel_values)
+    prompt = loaded.engine.encode_prompt(samples[0].input_ids)
+    for bad in (np.float32("nan"), np.float32("inf")):
+        spoilt = patches.copy() if isinstance(patches, np.ndarray) else patches.clone()
+        spoilt[0, 5, 0] = float(bad)
+        assert len(loaded.engine.prune(spoilt, prompt, samples[0].proprio)) == 0

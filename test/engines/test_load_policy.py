@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import lightvla_ros
 from lightvla_ros.app import load_engine
@@ -63,6 +64,25 @@ def test_checkpoint_and_bundle_give_the_same_actions(policy: PrunedPolicy, check
         np.testing.assert_allclose(chunk.actions, expected.actions, atol=1e-4)
         for camera, mask in expected.keep_masks.items():
             np.testing.assert_array_equal(chunk.keep_masks[camera], mask)
+
+
+def test_without_pruning_the_same_engine_decodes_every_token(tiny_bundle: Path, checkpoint: Path) -> None:
+    unpruned = lightvla_ros.load_policy(tiny_bundle, num_threads=1, pruning=False)
+    reference = lightvla_ros.load_policy(checkpoint, pruning=False)
+    chunk = unpruned.predict_chunk(observation())
+    assert chunk.num_retained == 32
+    assert all(mask.all() for mask in chunk.keep_masks.values())
+    np.testing.assert_allclose(chunk.actions, reference.predict_chunk(observation()).actions, atol=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["pruner", "decoder"])
+def test_non_finite_numbers_of_an_engine_never_become_actions(tiny_bundle: Path, stage: str) -> None:
+    policy = lightvla_ros.load_policy(tiny_bundle, num_threads=1, pruning=stage == "pruner")
+    encode = policy.engine.encode_images
+    policy.engine.encode_images = lambda pixels: encode(pixels) * np.float32("nan")  # type: ignore[method-assign]
+    expected = {"pruner": "scores of the pruner", "decoder": "actions of the policy"}[stage]
+    with pytest.raises(EngineError, match=f"{expected}; got .*non-finite"):
+        policy.predict_chunk(observation())
 
 
 def test_another_instruction_gives_other_actions_and_the_first_comes_back(policy: PrunedPolicy) -> None:
@@ -125,6 +145,11 @@ def test_backends_that_cannot_run_a_directory_say_what_can(tiny_bundle: Path, ch
         load_engine(tiny_bundle, "openvino")
     with pytest.raises(ConfigError, match="num_threads"):
         load_engine(tiny_bundle, num_threads=0)
+    with pytest.raises(ConfigError, match="device"):
+        load_engine(tiny_bundle, "torch", device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(EngineError, match="sees no CUDA GPU"):
+            load_engine(tiny_bundle, "torch", device="cuda")
 
 
 def test_a_directory_that_is_neither_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:

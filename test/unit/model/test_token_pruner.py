@@ -114,3 +114,12 @@ def test_noise_changes_the_selection_and_its_scale_zero_does_not() -> None:
 
 def test_zero_rows_stay_zero_under_the_norm() -> None:
     assert rms_normalize(torch.zeros(2, D)).equal(torch.zeros(2, D))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_sample_whose_scores_are_not_finite_keeps_nothing(bad: float) -> None:
+    score = torch.rand(2, 6, 6)
+    score[1, 3, 4] = bad
+    keep = TokenPruner.keep_mask(score)
+    assert keep[0].any()
+    assert not keep[1].any()
