@@ -112,13 +112,7 @@ def load_policy(
         allow_unverified=allow_unverified,
     )
     if loaded.tokenizer is None:
-        raise BundleError(
-            f"tokenizer of '{loaded.name}'",
-            got="none",
-            expected="tokenizer.json, which turns instructions into token ids",
-            fix="put the checkpoint's tokenizer.json beside its config.json and export again; "
-            "`load_engine` runs on token ids without it",
-        )
+        raise _no_tokenizer(loaded.name)
     return make_policy(loaded, load_encoder(loaded.tokenizer, loaded.model), pruning=pruning)
 
 
@@ -146,15 +140,52 @@ def make_policy(
         ),
         engine=loaded.engine,
         preprocessor=make_preprocessor(config),
-        prompt_encoder=PromptEncoder(
-            encode=encode,
-            template=config.prompt_template,
-            max_tokens=config.max_prompt_tokens,
-            action_prefix_id=config.action_prefix_id,
-        ),
+        prompt_encoder=_prompt_encoder(config, encode),
         proprio_normalizer=ProprioNormalizer(stats.proprio_q01, stats.proprio_q99),
         action_normalizer=ActionNormalizer(stats.action_q01, stats.action_q99, stats.action_mask),
         pruning=pruning,
+    )
+
+
+def load_prompt_encoder(path: str | Path, *, statistics_key: str | None = None) -> PromptEncoder:
+    """Load only what turns instructions into token ids, of a bundle or checkpoint: no engine.
+
+    Raises:
+        BundleError: there is no tokenizer, or the directory is no bundle.
+        CheckpointError: the checkpoint is incomplete.
+    """
+    directory = find_directory(path)
+    if (directory / MANIFEST_NAME).is_file():
+        manifest = Manifest.read(directory)
+        model, policy, tokenizer = manifest.model, manifest.policy, manifest.tokenizer
+    else:
+        from lightvla_ros.model.checkpoint import read_statistics
+        from lightvla_ros.model.policy_config import read_policy_config
+
+        model = ModelConfig.from_directory(directory)
+        policy = read_policy_config(directory, model, read_statistics(directory), statistics_key)
+        tokenizer = TOKENIZER_NAME if (directory / TOKENIZER_NAME).is_file() else None
+    if tokenizer is None:
+        raise _no_tokenizer(directory.name)
+    return _prompt_encoder(policy, load_encoder(directory / tokenizer, model))
+
+
+def _prompt_encoder(config: PolicyConfig, encode: Callable[[str], Sequence[int]]) -> PromptEncoder:
+    return PromptEncoder(
+        encode=encode,
+        template=config.prompt_template,
+        max_tokens=config.max_prompt_tokens,
+        action_prefix_id=config.action_prefix_id,
+    )
+
+
+def _no_tokenizer(name: str) -> BundleError:
+    return BundleError(
+        f"tokenizer of '{name}'",
+        got="none",
+        expected="tokenizer.json, which turns instructions into token ids",
+        fix="put the checkpoint's tokenizer.json beside its config.json and export again; "
+        "`load_engine` runs on token ids without it",
     )
 
 

@@ -156,6 +156,27 @@ class MaskConfig(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig(Section):
+    """Where inference runs."""
+
+    separate_process: bool = parameter(
+        True,
+        "Run inference in a process of its own, which cannot hold up commands and is restarted when it ends; "
+        "False keeps it in the node's, for debugging.",
+    )
+    timeout_s: float = parameter(
+        5.0,
+        "An inference that takes longer counts as hung: the robot stops and the process is restarted.",
+        unit="s",
+        minimum=0.05,
+        maximum=600.0,
+    )
+    max_restarts: int = parameter(
+        5, "Restarts within a minute before the node gives up.", minimum=0, maximum=100
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig(Section):
     """Everything the policy node can be told."""
 
@@ -235,6 +256,7 @@ class NodeConfig(Section):
         False, "Whether commands are enabled at activation; the service ~/enable changes it later."
     )
     auto_activate: bool = parameter(False, "Configure and activate at start, without a lifecycle manager.")
+    worker: WorkerConfig = WorkerConfig()
     camera: CameraConfig = CameraConfig()
     proprio: ProprioConfig = ProprioConfig()
     command: CommandConfig = CommandConfig()

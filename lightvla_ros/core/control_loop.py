@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lightvla_ros.core.chunk_schedule import ChunkSchedule, RemainingSteps
 from lightvla_ros.core.config import NodeConfig
-from lightvla_ros.core.errors import InstructionError, ObservationError
+from lightvla_ros.core.errors import InstructionError, ObservationError, WorkerError
 from lightvla_ros.core.frame_pairing import Frame, FramePairing, StampedObservation
 from lightvla_ros.core.metrics import Window
 from lightvla_ros.core.observation import ActionChunk
@@ -29,6 +29,8 @@ _NO_INSTRUCTION = StopReason("no_instruction", "waiting for an instruction")
 _DISABLED = StopReason("disabled", "commands are disabled; call ~/enable to let the robot move")
 _INACTIVE = StopReason("inactive", "the node is not active")
 _NO_ACTION = StopReason("no_action", "no action is due: no chunk yet, or inference is too slow")
+# Reasons to stand still that the next good chunk lifts.
+_PASSING = frozenset({"observation", "worker"})
 
 
 class ControlLoop:
@@ -97,7 +99,7 @@ class ControlLoop:
         """Forget faults, image sizes, frames, state and schedule; the instruction stays in force."""
         with self._lock:
             self._sizes.clear()
-            for code in ("fault", "observation"):
+            for code in ("fault", *_PASSING):
                 self._blocks.pop(code, None)
             self._forget_inputs(now_ns)
 
@@ -148,8 +150,8 @@ class ControlLoop:
             pair = self._pairing.add(camera, frame)
             if pair is None or self._proprio is None or not self.instruction:
                 return None
-            # A bad observation must not keep the next one from being tried.
-            stopped = self._blocks.keys() - {"observation"} or self._monitor.problem(now_ns)
+            # What a good chunk lifts must not keep the next observation from being tried.
+            stopped = self._blocks.keys() - _PASSING or self._monitor.problem(now_ns)
             if stopped or self._schedule.is_fresh(pair.stamp_ns):
                 return None
             return pair.observation(proprio=self._proprio, instruction=self.instruction, epoch=self.epoch)
@@ -193,7 +195,8 @@ class ControlLoop:
             taken = self.active and self._schedule.replace(chunk, now_ns)
             self._counters["chunks" if taken else "chunks_dropped"] += 1
             if chunk.epoch == self.epoch:
-                self._blocks.pop("observation", None)
+                for code in _PASSING:
+                    self._blocks.pop(code, None)
             timings = {**chunk.timings_ms, "observation_age": (now_ns - chunk.stamp_ns) / 1e6}
             for stage, milliseconds in timings.items():
                 self.latencies_ms.setdefault(stage, Window()).add(milliseconds)
@@ -202,9 +205,9 @@ class ControlLoop:
             return taken
 
     def fail(self, error: Exception) -> None:
-        """Note a failure: a bad observation lasts until a good one, anything else until `reset`."""
+        """Note a failure: bad observations and lost workers last until a good chunk, the rest until `reset`."""
         with self._lock:
-            code = "observation" if isinstance(error, ObservationError) else "fault"
+            code = _failure_code(error)
             self._counters[f"{code}s"] += 1
             self._blocks[code] = StopReason(code, str(error))
 
@@ -300,3 +303,9 @@ class ControlLoop:
         if (reason.code if reason else None) != before:
             self.edges.append(reason)
         self._reason = reason
+
+
+def _failure_code(error: Exception) -> str:
+    if isinstance(error, ObservationError):
+        return "observation"
+    return "worker" if isinstance(error, WorkerError) else "fault"

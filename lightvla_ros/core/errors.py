@@ -47,6 +47,10 @@ class EngineError(LightVlaError):
     """A backend could not be loaded or failed while inferring."""
 
 
+class WorkerError(EngineError):
+    """The inference process ended or hangs; it is being restarted."""
+
+
 class ObservationError(LightVlaError):
     """An observation cannot be used: wrong encoding, size or non-finite state."""
 

@@ -32,17 +32,28 @@ _Transition = Callable[["PolicyNode", LifecycleState], TransitionCallbackReturn]
 
 
 def load_configured_policy(config: NodeConfig) -> Policy:
-    """Load the policy that the parameters name."""
-    from lightvla_ros.app import load_policy
+    """Load the policy that the parameters name, in this process or in one of its own."""
+    from lightvla_ros.app import load_policy, load_prompt_encoder
+    from lightvla_ros.worker.remote_policy import RemotePolicy
+    from lightvla_ros.worker.restarts import RestartBudget
 
-    return load_policy(
-        config.engine,
-        config.backend,
-        num_threads=config.num_threads or None,
-        statistics_key=config.statistics_key or None,
-        device=config.device,
-        allow_unverified=config.allow_unverified,
-        pruning=config.pruning,
+    statistics_key = config.statistics_key or None
+    options: dict[str, Any] = {
+        "path": config.engine,
+        "backend": config.backend,
+        "num_threads": config.num_threads or None,
+        "statistics_key": statistics_key,
+        "device": config.device,
+        "allow_unverified": config.allow_unverified,
+        "pruning": config.pruning,
+    }
+    if not config.worker.separate_process:
+        return load_policy(**options)
+    return RemotePolicy(
+        options,
+        check_instruction=load_prompt_encoder(config.engine, statistics_key=statistics_key).encode,
+        timeout_s=config.worker.timeout_s,
+        restarts=RestartBudget(max_restarts=config.worker.max_restarts),
     )
 
 

@@ -15,7 +15,7 @@ import lightvla_ros
 
 PACKAGE = Path(lightvla_ros.__file__).parent
 
-# nodes -> app -> (backends, sim) -> model -> core; view and learn sit beside app, commands and cli on top.
+# nodes -> worker -> app -> (backends, sim) -> model -> core; view and learn sit beside app, commands and cli on top.
 MAY_IMPORT = {
     "core": {"core"},
     "model": {"core", "model"},
@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "view": {"core", "view"},
     "app": {"core", "model", "backends", "sim"},
     "learn": {"core", "model", "backends", "sim", "view", "learn"},
-    "nodes": {"core", "sim", "view", "app", "nodes"},
+    "worker": {"core", "app", "worker"},
+    "nodes": {"core", "sim", "view", "app", "worker", "nodes"},
     "commands": {"core", "model", "backends", "sim", "view", "app", "learn", "nodes", "commands"},
     "cli": {"core", "commands"},
     "__init__": {"app"},
