@@ -213,6 +213,13 @@ class NodeConfig(Section):
     command_rate_hz: float = parameter(
         20.0, "Rate of policy/command.", unit="Hz", minimum=1.0, maximum=1000.0
     )
+    realtime_priority: int = parameter(
+        20,
+        "SCHED_FIFO priority of the command thread, where the system permits it (the rest of the node gets "
+        "one less, inference none); 0 for none.",
+        minimum=0,
+        maximum=99,
+    )
     stale_after_s: float = parameter(
         0.5,
         "Camera images and robot state older than this stop the motion.",

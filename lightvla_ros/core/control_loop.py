@@ -205,7 +205,7 @@ class ControlLoop:
             return taken
 
     def fail(self, error: Exception) -> None:
-        """Note a failure: bad observations and lost workers last until a good chunk, the rest until `reset`."""
+        """Note a failure: bad observations and lost workers last until a good chunk, others until `reset`."""
         with self._lock:
             code = _failure_code(error)
             self._counters[f"{code}s"] += 1

@@ -18,6 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.errors import LightVlaError
+from lightvla_ros.core.pacing import lift_process
 from lightvla_ros.core.policy import Policy
 from lightvla_ros.nodes.diagnostics import Diagnostics, idle_status
 from lightvla_ros.nodes.entities import Entities
@@ -234,6 +235,8 @@ def main(
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     node = PolicyNode(make_policy=make_policy)
+    if node.config.realtime_priority > 1 and node.config.worker.separate_process:
+        lift_process(node.config.realtime_priority - 1)  # the command thread itself goes one above
     try:
         executor.add_node(node)
         if node.config.auto_activate:

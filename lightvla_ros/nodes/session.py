@@ -82,10 +82,17 @@ class PolicySession:
         """Start publishing from a clean slate."""
         self.loop.start(self._now_ns())
         self._pacers = [
-            FixedRateThread(name=name, rate_hz=rate_hz, tick=tick, on_error=self.report)
-            for name, rate_hz, tick in (
-                ("command", self._config.command_rate_hz, self._command_tick),
-                ("chunk", self._config.chunk_rate_hz, self._chunk_tick),
+            FixedRateThread(
+                name=name,
+                rate_hz=rate_hz,
+                tick=tick,
+                on_error=self.report,
+                priority=priority,
+                on_unprivileged=self._log.warning,
+            )
+            for name, rate_hz, tick, priority in (
+                ("command", self._config.command_rate_hz, self._command_tick, self._config.realtime_priority),
+                ("chunk", self._config.chunk_rate_hz, self._chunk_tick, 0),
             )
         ]
         for pacer in self._pacers:

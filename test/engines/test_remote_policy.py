@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from lightvla_ros.core.errors import (
     WorkerError,
 )
 from lightvla_ros.core.observation import ActionChunk, Observation
+from lightvla_ros.core.pacing import become_realtime
 from lightvla_ros.worker.remote_policy import RemotePolicy
 from lightvla_ros.worker.restarts import RestartBudget
 
@@ -183,6 +185,25 @@ def test_the_process_does_not_outlive_a_killed_parent(tiny_bundle: Path) -> None
     parent.wait()
     until(lambda: not is_running(pid))
     parent.stdout.close()
+
+
+def test_inference_never_inherits_real_time_priority(tiny_bundle: Path) -> None:
+    started: list[tuple[str | None, RemotePolicy]] = []
+
+    def start_from_a_realtime_thread() -> None:
+        started.append((become_realtime(10), start(tiny_bundle)))
+
+    thread = threading.Thread(target=start_from_a_realtime_thread)
+    thread.start()
+    thread.join()
+    refusal, policy = started[0]
+    try:
+        threads = [int(name) for name in os.listdir(f"/proc/{policy.pid}/task")]
+        assert {os.sched_getscheduler(number) for number in threads} == {os.SCHED_OTHER}
+    finally:
+        policy.close()
+    if refusal:
+        pytest.skip(refusal)
 
 
 def test_a_prompt_encoder_alone_needs_no_engine(tiny_bundle: Path) -> None:
