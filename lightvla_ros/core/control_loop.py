@@ -83,11 +83,11 @@ class ControlLoop:
             self._clock.stopped_ns = self._stale_after_ns
 
     def start(self, now_ns: int) -> None:
-        """Become active with a clean slate; the latest instruction stays in force."""
+        """Become active with a clean slate; the latest instruction and an emergency stop stay in force."""
         with self._lock:
             self.active = True
             self.enabled = self._config.enable_actuation
-            self.reset(now_ns)
+            self._clear(now_ns)
 
     def stop(self) -> None:
         """Become inactive: whatever is scheduled or in flight is dropped."""
@@ -96,12 +96,10 @@ class ControlLoop:
             self._new_epoch()
 
     def reset(self, now_ns: int) -> None:
-        """Forget faults, image sizes, frames, state and schedule; the instruction stays in force."""
+        """Forget faults, an emergency stop, image sizes, frames, state and schedule; not the instruction."""
         with self._lock:
-            self._sizes.clear()
-            for code in ("fault", *_PASSING):
-                self._blocks.pop(code, None)
-            self._forget_inputs(now_ns)
+            self._blocks.pop("estop", None)
+            self._clear(now_ns)
 
     def enable(self, enabled: bool) -> None:
         """Let commands out, or not."""
@@ -248,6 +246,12 @@ class ControlLoop:
     def stop_reason(self) -> StopReason | None:
         """Why the robot did not move at the last tick; None when it did."""
         return self._reason if self.active else _INACTIVE
+
+    def _clear(self, now_ns: int) -> None:
+        self._sizes.clear()
+        for code in ("fault", *_PASSING):
+            self._blocks.pop(code, None)
+        self._forget_inputs(now_ns)
 
     def _check_frame(self, camera: str, frame: Frame, now_ns: int) -> None:
         size = self._sizes.setdefault(camera, frame.image.shape)

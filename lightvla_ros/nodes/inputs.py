@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Float64MultiArray, String
+from std_msgs.msg import Bool, Float64MultiArray, String
 
 from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.control_loop import STATE, ControlLoop
@@ -59,6 +59,7 @@ class Inputs:
         self.camera_topics: dict[str, str] = {}
         self.state_topics: list[str] = []
         # Waiting messages are taken in this order: state before images, so that both are of one moment.
+        self._subscribe(Bool, "estop", self._on_estop, qos.ESTOP)
         self._subscribe(String, "instruction", self._on_instruction, qos.INSTRUCTION)
         self._subscribe_state()
         for camera in spec.camera_names:
@@ -124,6 +125,11 @@ class Inputs:
             proprio = conversions.proprio_from_array(message, self._proprio_dim)
             # The message has no stamp of its own.
             self._loop.add_proprio(proprio, self._now_ns())
+
+    def _on_estop(self, message: Bool) -> None:
+        # Latched: a button that is released must not set the arm in motion again.
+        if message.data:
+            self._loop.block("estop", "emergency stop was requested; call ~/reset once it is safe")
 
     def _on_instruction(self, message: String) -> None:
         logger = self._node.get_logger()

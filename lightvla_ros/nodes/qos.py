@@ -22,6 +22,8 @@ CAMERA = {
 # Several drivers may share joint_states: a queue keeps one from pushing out another's message.
 ROBOT_STATE = _keep_last(10, _BEST_EFFORT, _VOLATILE)
 INSTRUCTION = _keep_last(1, _RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+# None may be lost, and buttons rarely keep their message for latecomers.
+ESTOP = _keep_last(10, _RELIABLE, _VOLATILE)
 COMMAND = _keep_last(1, _RELIABLE, _VOLATILE)
 PICTURE = _keep_last(1, _RELIABLE, _VOLATILE)
 DIAGNOSTICS = _keep_last(10, _RELIABLE, _VOLATILE)

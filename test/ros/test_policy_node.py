@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from harness import ACTION_NAMES, CAMERAS, Bench, SteadyPolicy, call
 from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from lightvla_ros.core.errors import BundleError
@@ -171,6 +172,22 @@ def test_an_engine_failure_stops_until_reset(make_bench: MakeBench) -> None:
     bench.assert_still()
     assert call(bench, Trigger, "/lightvla_policy/reset", Trigger.Request()).success
     bench.wait_for_motion()
+
+
+def test_an_emergency_stop_lasts_until_reset_whatever_is_released_or_restarted(moving: Bench) -> None:
+    button = moving.robot.create_publisher(Bool, "/estop", 10)
+    moving.wait_until(lambda: button.get_subscription_count() == 1, "a listener")
+    button.publish(Bool(data=True))
+    moving.wait_for_stop("estop")
+    assert moving.robot.speeds[-1] == 0.0, "a zero command ends the motion"
+    button.publish(Bool(data=False))
+    moving.assert_still()
+    moving.deactivate()
+    assert moving.transition(moving.node.trigger_activate)
+    moving.wait_for_stop("estop")
+    moving.assert_still()
+    assert call(moving, Trigger, "/lightvla_policy/reset", Trigger.Request()).success
+    moving.wait_for_motion()
 
 
 def test_the_instruction_is_heard_by_a_node_that_starts_later(make_bench: MakeBench) -> None:
