@@ -9,7 +9,7 @@ PACKAGE = "lightvla_ros"
 # colcon build --symlink-install runs a link to this file, in a folder that lacks the rest.
 HERE = Path(__file__).resolve().parent
 # Built on the user's machine for its GPU, next to the bundle they come from: never shipped.
-BUILT_SUFFIXES = {".plan", ".engine", ".cache"}
+BUILT = "plans"
 
 ROS = [
     "ros-rclpy[fastrtps]>=9.1,<10",
@@ -45,8 +45,8 @@ def data_files():
     }
     for folder in ("config", "engines", "launch"):
         for path in sorted((HERE / folder).rglob("*")):
-            if path.is_file() and path.suffix not in BUILT_SUFFIXES | {".pyc"}:
-                relative = path.relative_to(HERE)
+            relative = path.relative_to(HERE)
+            if path.is_file() and path.suffix != ".pyc" and BUILT not in relative.parts:
                 files.setdefault(f"share/{PACKAGE}/{relative.parent}", []).append(str(relative))
     return list(files.items())
 

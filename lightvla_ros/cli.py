@@ -17,12 +17,20 @@ from pathlib import Path
 from lightvla_ros import __version__
 from lightvla_ros.core.errors import LightVlaError
 
-COMMANDS = ("demo", "export", "verify", "bench", "collect", "train", "eval")
+COMMANDS = ("demo", "export", "build", "verify", "bench", "collect", "train", "eval", "doctor")
 
 FAILED, INTERRUPTED = 1, 130
 
 # optional library -> the extra of setup.py that brings it
-EXTRAS = {"mujoco": "sim", "onnx": "export", "onnxscript": "export", "rclpy": "ros", "torch": "torch"}
+EXTRAS = {
+    "mujoco": "sim",
+    "onnx": "export",
+    "onnxscript": "export",
+    "rclpy": "ros",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "torch": "torch",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
