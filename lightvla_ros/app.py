@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal, cast, get_args
 
 from lightvla_ros.backends.length_buckets import default_prompt_buckets, default_retained_buckets
 from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest
+from lightvla_ros.backends.plan import plan_sets
 from lightvla_ros.backends.tokenizer import TOKENIZER_NAME, load_encoder
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer, statistics_for
@@ -56,6 +58,7 @@ class EngineOptions:
         num_threads: CPU threads of one operator; None lets the backend choose.
         device: where torch runs, "cpu", "cuda", or "auto": the GPU where there is one.
         allow_unverified: run a TensorRT plan that `lightvla verify` has not passed.
+        plans: TensorRT plan set to run; None takes the bundle's first that fits this machine.
 
     Raises:
         ConfigError: an option is unknown or out of range.
@@ -65,6 +68,7 @@ class EngineOptions:
     num_threads: int | None = None
     device: str = "auto"
     allow_unverified: bool = False
+    plans: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no engine understands."""
@@ -208,10 +212,15 @@ def load_engine(
     statistics_key: str | None = None,
     device: str = "auto",
     allow_unverified: bool = False,
+    plans: Path | None = None,
 ) -> LoadedEngine:
-    """Load only the engine, which needs no tokenizer; see `load_policy`."""
+    """Load only the engine, which needs no tokenizer; see `load_policy` and `EngineOptions`."""
     options = EngineOptions(
-        backend=backend, num_threads=num_threads, device=device, allow_unverified=allow_unverified
+        backend=backend,
+        num_threads=num_threads,
+        device=device,
+        allow_unverified=allow_unverified,
+        plans=plans,
     )
     directory = find_directory(path)
     if (directory / MANIFEST_NAME).is_file():
@@ -240,7 +249,7 @@ def _from_bundle(directory: Path, options: EngineOptions, statistics_key: str | 
     manifest = Manifest.read(directory)
     if statistics_key is not None:
         statistics_for({manifest.policy.statistics_key: {}}, statistics_key)
-    backend = "onnxruntime" if options.backend == "auto" else options.backend
+    backend = _choose_backend(directory) if options.backend == "auto" else options.backend
     load = {"onnxruntime": _onnxruntime_engine, "torch": _torch_engine, "tensorrt": _tensorrt_engine}[backend]
     return LoadedEngine(
         engine=load(directory, manifest, options),
@@ -273,12 +282,25 @@ def _torch_engine(directory: Path, manifest: Manifest, options: EngineOptions) -
 
 
 def _tensorrt_engine(directory: Path, manifest: Manifest, options: EngineOptions) -> Engine:
-    raise EngineError(
-        f"backend 'tensorrt' for {directory.name}",
-        got="no TensorRT plan in this bundle",
-        expected="a plan built for this machine's GPU",
-        fix="use backend 'onnxruntime', or 'auto'",
+    from lightvla_ros.backends.plan_selection import choose_plans
+    from lightvla_ros.backends.tensorrt_engine import TensorRtEngine
+    from lightvla_ros.backends.tensorrt_runtime import machine
+
+    plan_set = choose_plans(
+        directory, manifest, machine, plans=options.plans, allow_unverified=options.allow_unverified
     )
+    return TensorRtEngine(directory, manifest, plan_set)
+
+
+def _choose_backend(directory: Path) -> str:
+    """Take TensorRT where somebody built plans and a GPU can run them, else ONNX Runtime."""
+    from lightvla_ros.backends.cuda import device_info
+
+    if plan_sets(directory):
+        with contextlib.suppress(EngineError):
+            device_info()
+            return "tensorrt"
+    return "onnxruntime"
 
 
 def _from_checkpoint(directory: Path, options: EngineOptions, statistics_key: str | None) -> LoadedEngine:

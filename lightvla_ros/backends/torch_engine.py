@@ -68,8 +68,36 @@ class TorchEngine:
     def close(self) -> None:
         """Nothing to free: the model belongs to the caller."""
 
+    # -- for comparisons, see `comparison.ReferenceEngine` -------------------------------------------
+
+    def read_patches(self, patches: Tensor) -> NDArray[np.float32]:
+        """Return visual tokens as float32 [N, D]."""
+        return to_host(patches[0])
+
+    def write_patches(self, values: NDArray[np.float32]) -> Tensor:
+        """Return float32 [N, D] visual tokens as a handle."""
+        return self._tensor(values)[None]
+
+    def read_prompt(self, prompt: TorchPrompt) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return a prompt's tokens and keys, each float32 [n-1, D]."""
+        return to_host(prompt.tokens[0]), to_host(prompt.keys[0])
+
+    def score(
+        self, patches: Tensor, prompt: TorchPrompt, proprio: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the pruner's scores, float32 [N, N]."""
+        with running("pruner"):
+            keys = self.model.task_keys(prompt.keys, self._tensor(proprio)[None])
+            return to_host(self.model.pruner.score(patches, keys)[0])
+
     def _tensor(self, array: NDArray[np.float32]) -> Tensor:
         return torch.tensor(array, device=self._device, dtype=self._dtype)
+
+
+def to_host(tensor: Tensor) -> NDArray[np.float32]:
+    """Copy a tensor into a float32 array."""
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array.copy()
 
 
 @contextmanager

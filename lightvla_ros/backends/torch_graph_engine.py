@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightvla_ros.backends.length_buckets import bucket_for
-from lightvla_ros.backends.torch_engine import TorchEngine, running
+from lightvla_ros.backends.torch_engine import TorchEngine, running, to_host
 from lightvla_ros.core.errors import EngineError
 from lightvla_ros.model.lightvla import LightVla
 from lightvla_ros.model.pruner import Retained, rms_normalize
@@ -136,6 +136,23 @@ class TorchGraphEngine:
         self._pruners.clear()
         self._decoders.clear()
         self._pool = None
+
+    # -- for comparisons, see `comparison.InspectableEngine` -----------------------------------------
+
+    def read_patches(self, patches: Tensor) -> NDArray[np.float32]:
+        """Return visual tokens as float32 [N, D]."""
+        self._check_own(patches)
+        return to_host(patches[0])
+
+    def write_patches(self, values: NDArray[np.float32]) -> Tensor:
+        """Overwrite the visual tokens with float32 [N, D] and return their handle."""
+        with running("vision"):
+            self._patches.copy_(torch.from_numpy(values)[None])
+        return self._patches
+
+    def read_prompt(self, prompt: GraphPrompt) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return a prompt's tokens and keys, each float32 [n-1, D]."""
+        return to_host(prompt.tokens[0, : prompt.length]), to_host(prompt.keys[0, : prompt.length])
 
     # -- static tensors and what runs on them --------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""`lightvla verify` and `lightvla bench` on the tiny bundle, `lightvla export` on its checkpoint."""
+"""`lightvla verify` on the tiny bundle, `lightvla export` on its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from lightvla_ros.backends.manifest import Manifest, describe_file
-from lightvla_ros.commands import bench, export, verify
-from lightvla_ros.core.errors import BundleError, ConfigError
+from lightvla_ros.commands import export, verify
+from lightvla_ros.core.errors import BundleError
 from lightvla_ros.model import LightVla, save_checkpoint
 
 
@@ -77,23 +77,6 @@ def test_verify_compares_with_the_bundles_own_checkpoint_only(
     save_checkpoint(other, tmp_path / "other")
     with pytest.raises(BundleError, match="hash"):
         command(verify, tiny_bundle, "--checkpoint", tmp_path / "other", "--samples", 1)
-
-
-def test_bench_gives_a_row_per_count_and_stage(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    counts = ("--retained", 4, 8, 16, 99)
-    assert command(bench, tiny_bundle, *counts, "--repeat", 2, "--random", "none", "--json") == 0
-    summary = last_json(capsys)
-    stages = ("preprocess", "vision", "pruner", "decoder", "post")
-    assert [(row["retained"], row["stage"]) for row in summary["rows"]] == [
-        (count, stage) for count in (4, 8, 16, 32) for stage in stages
-    ]
-    assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in summary["rows"])
-    assert summary["decoder_scaling"][-1]["measured"] == 1.0
-
-
-def test_bench_refuses_a_size_it_cannot_build(tiny_bundle: Path) -> None:
-    with pytest.raises(ConfigError, match="WIDTHxLAYERS"):
-        command(bench, tiny_bundle, "--repeat", 1, "--random", "100x2")
 
 
 def test_export_writes_a_bundle_that_verifies(
