@@ -10,7 +10,7 @@ from typing import Literal, cast, get_args
 
 from lightvla_ros.backends.length_buckets import default_prompt_buckets, default_retained_buckets
 from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest
-from lightvla_ros.backends.plan import plan_sets
+from lightvla_ros.backends.tensorrt.plan import plan_sets
 from lightvla_ros.backends.tokenizer import TOKENIZER_NAME, load_encoder
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer, statistics_for
@@ -282,9 +282,9 @@ def _torch_engine(directory: Path, manifest: Manifest, options: EngineOptions) -
 
 
 def _tensorrt_engine(directory: Path, manifest: Manifest, options: EngineOptions) -> Engine:
-    from lightvla_ros.backends.plan_selection import choose_plans
-    from lightvla_ros.backends.tensorrt_engine import TensorRtEngine
-    from lightvla_ros.backends.tensorrt_runtime import machine
+    from lightvla_ros.backends.tensorrt.engine import TensorRtEngine
+    from lightvla_ros.backends.tensorrt.plan_selection import choose_plans
+    from lightvla_ros.backends.tensorrt.runtime import machine
 
     plan_set = choose_plans(
         directory, manifest, machine, plans=options.plans, allow_unverified=options.allow_unverified
@@ -294,7 +294,7 @@ def _tensorrt_engine(directory: Path, manifest: Manifest, options: EngineOptions
 
 def _choose_backend(directory: Path) -> str:
     """Take TensorRT where somebody built plans and a GPU can run them, else ONNX Runtime."""
-    from lightvla_ros.backends.cuda import device_info
+    from lightvla_ros.backends.tensorrt.cuda import device_info
 
     if plan_sets(directory):
         with contextlib.suppress(EngineError):

@@ -50,7 +50,7 @@ def available_gpu() -> Availability:
     if not has_nvidia_gpu():
         return Availability(name="gpu", usable=False, lacks="an NVIDIA GPU")
     try:
-        from lightvla_ros.backends.cuda import device_info
+        from lightvla_ros.backends.tensorrt.cuda import device_info
 
         device = device_info()
     except Exception as e:  # noqa: BLE001 (a broken driver may raise anything)
@@ -103,7 +103,7 @@ def _torch_device(torch: Any) -> str:
 def _tensorrt(flavour: str, gpu: Availability) -> Availability:
     module_name = flavour.replace("-", "_")
     try:
-        from lightvla_ros.backends.tensorrt_api import load
+        from lightvla_ros.backends.tensorrt.api import load
 
         found = f"{module_name} {load(flavour).version}"  # type: ignore[arg-type]  # both callers name one
     except Exception as e:  # noqa: BLE001 (a broken library may raise anything)

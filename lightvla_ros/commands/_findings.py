@@ -14,7 +14,7 @@ import lightvla_ros
 from lightvla_ros.app import find_directory
 from lightvla_ros.backends.availability import Availability, available_backends, available_gpu
 from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest
-from lightvla_ros.backends.plan import PlanSet, plan_sets
+from lightvla_ros.backends.tensorrt.plan import PlanSet, plan_sets
 from lightvla_ros.backends.verification import require_verified
 from lightvla_ros.core.errors import LightVlaError
 
@@ -168,7 +168,7 @@ def plans_finding(directory: Path, manifest: Manifest, backends: dict[str, Avail
         lacks = backend.lacks if backend else fingerprint.flavour
         return Finding(section="bundle", level="note", text=f"{text}: for machines with {lacks}")
     try:
-        from lightvla_ros.backends.tensorrt_runtime import machine
+        from lightvla_ros.backends.tensorrt.runtime import machine
 
         plan_set.check_machine(machine(fingerprint.flavour))
     except LightVlaError as e:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lightvla_ros.backends.length_buckets import Profile
-    from lightvla_ros.backends.plan import PlanSet
-    from lightvla_ros.backends.tensorrt_api import Flavour
+    from lightvla_ros.backends.tensorrt.api import Flavour
+    from lightvla_ros.backends.tensorrt.plan import PlanSet
 
 HELP = "build TensorRT plans of a bundle for one or more kinds of GPU"
 
@@ -76,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
 def _build(directory: Path, args: argparse.Namespace) -> list[PlanSet]:
     from tqdm import tqdm
 
-    from lightvla_ros.backends.tensorrt_api import load_any
-    from lightvla_ros.backends.tensorrt_build import build_plans
+    from lightvla_ros.backends.tensorrt.api import load_any
+    from lightvla_ros.backends.tensorrt.build import build_plans
 
     flavour: Flavour = args.backend or load_any().flavour
     with tqdm(leave=False, bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}", total=1) as bar:
@@ -134,7 +134,7 @@ def _summary(plan_sets: Sequence[PlanSet]) -> dict[str, Any]:
 
 def _verify(bundle: str, plan_set: PlanSet) -> bool | None:
     """Run `lightvla verify` where this machine can run the plans; None where it cannot."""
-    from lightvla_ros.backends.tensorrt_runtime import machine
+    from lightvla_ros.backends.tensorrt.runtime import machine
     from lightvla_ros.commands import verify
     from lightvla_ros.core.errors import LightVlaError
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lightvla_ros.app import LoadedEngine
     from lightvla_ros.backends.comparison import EngineSample, InspectableEngine, ReferenceEngine
     from lightvla_ros.backends.manifest import Manifest
-    from lightvla_ros.backends.plan import PlanSet
+    from lightvla_ros.backends.tensorrt.plan import PlanSet
     from lightvla_ros.backends.thresholds import Thresholds
     from lightvla_ros.backends.verification import Verdict
     from lightvla_ros.model import LightVla
@@ -158,8 +158,8 @@ def _widened(args: argparse.Namespace, directory: Path, manifest: Manifest, stac
 
 def _plan_set(directory: Path, manifest: Manifest, plans: Path | None) -> PlanSet:
     """Return the plan set that `load_engine` chose."""
-    from lightvla_ros.backends.plan_selection import choose_plans
-    from lightvla_ros.backends.tensorrt_runtime import machine
+    from lightvla_ros.backends.tensorrt.plan_selection import choose_plans
+    from lightvla_ros.backends.tensorrt.runtime import machine
 
     return choose_plans(directory, manifest, machine, plans=plans, allow_unverified=True)
 

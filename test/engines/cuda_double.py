@@ -19,9 +19,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import DTypeLike, NDArray
 
-from lightvla_ros.backends.cuda import DeviceInfo
-from lightvla_ros.backends.plan import Machine
-from lightvla_ros.backends.tensorrt_stage import DTYPE_BYTES, PlanTensor, Shape, ShapeRange
+from lightvla_ros.backends.tensorrt.cuda import DeviceInfo
+from lightvla_ros.backends.tensorrt.plan import Machine
+from lightvla_ros.backends.tensorrt.stage import DTYPE_BYTES, PlanTensor, Shape, ShapeRange
 from lightvla_ros.core.errors import EngineError
 
 WORKSPACE_BYTES = 4096

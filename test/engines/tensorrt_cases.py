@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightvla_ros.backends.manifest import Manifest
 from lightvla_ros.backends.onnxruntime_engine import OrtEngine
-from lightvla_ros.backends.tensorrt_engine import TensorRtEngine
+from lightvla_ros.backends.tensorrt.engine import TensorRtEngine
 from lightvla_ros.core.errors import EngineError
 
 # Patches, prompts and retained sets are opaque to callers, so the cases compare actions.

@@ -15,14 +15,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from lightvla_ros.backends.cuda import device_info
 from lightvla_ros.backends.export import export_bundle
 from lightvla_ros.backends.length_buckets import Profile
 from lightvla_ros.backends.manifest import PARTS, Manifest, TensorSpec, describe_file
-from lightvla_ros.backends.plan import PlanSet, plan_sets
-from lightvla_ros.backends.tensorrt_api import load, load_any
-from lightvla_ros.backends.tensorrt_build import build_plans, known_targets
-from lightvla_ros.backends.tensorrt_network import PlanBuilder
+from lightvla_ros.backends.tensorrt.api import load, load_any
+from lightvla_ros.backends.tensorrt.build import build_plans, known_targets
+from lightvla_ros.backends.tensorrt.cuda import device_info
+from lightvla_ros.backends.tensorrt.network import PlanBuilder
+from lightvla_ros.backends.tensorrt.plan import PlanSet, plan_sets
 from lightvla_ros.cli import main
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
 from lightvla_ros.core.paths import engine_directory
@@ -207,7 +207,7 @@ def test_an_interrupted_build_leaves_the_old_plans(bundle: Path) -> None:
 def test_a_killed_build_leaves_nothing_that_is_picked_up(bundle_copy: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from lightvla_ros.backends.tensorrt_build import build_plans\n"
+        "from lightvla_ros.backends.tensorrt.build import build_plans\n"
         "def kill(what, done, total):\n"
         "    if 'decoder' in what: os.kill(os.getpid(), signal.SIGKILL)\n"
         "build_plans(Path(sys.argv[1]), flavour='tensorrt-rtx', targets=['sm_86'], progress=kill)\n"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from cuda.bindings import runtime as real
 
-from lightvla_ros.backends import cuda
-from lightvla_ros.backends.cuda import CudaDevice, device_info
+from lightvla_ros.backends.tensorrt import cuda
+from lightvla_ros.backends.tensorrt.cuda import CudaDevice, device_info
 from lightvla_ros.core.errors import EngineError
 
 HAS_GPU = bool(real.cudaGetDeviceCount()[1])

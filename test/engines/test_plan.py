@@ -12,7 +12,7 @@ import pytest
 
 from lightvla_ros.backends.length_buckets import Profile
 from lightvla_ros.backends.manifest import PARTS, Manifest, describe_file
-from lightvla_ros.backends.plan import (
+from lightvla_ros.backends.tensorrt.plan import (
     PLAN_NAME,
     Fingerprint,
     Machine,

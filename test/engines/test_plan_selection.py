@@ -9,8 +9,14 @@ import pytest
 
 from lightvla_ros.app import load_engine
 from lightvla_ros.backends.manifest import PARTS, Manifest, describe_file
-from lightvla_ros.backends.plan import Fingerprint, Machine, PlanPart, PlanSet, default_plan_directory
-from lightvla_ros.backends.plan_selection import choose_plans
+from lightvla_ros.backends.tensorrt.plan import (
+    Fingerprint,
+    Machine,
+    PlanPart,
+    PlanSet,
+    default_plan_directory,
+)
+from lightvla_ros.backends.tensorrt.plan_selection import choose_plans
 from lightvla_ros.backends.verification import write_record
 from lightvla_ros.core.errors import BundleError, EngineError
 
@@ -112,7 +118,7 @@ def test_the_library_that_is_missing_is_named(bundle_copy: Path) -> None:
 
 
 def test_auto_runs_plans_only_where_there_is_a_gpu(bundle_copy: Path) -> None:
-    from lightvla_ros.backends.cuda import device_info
+    from lightvla_ros.backends.tensorrt.cuda import device_info
 
     add_plans(bundle_copy)
     try:

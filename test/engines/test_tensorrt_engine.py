@@ -19,9 +19,9 @@ from lightvla_ros.backends.comparison import compare
 from lightvla_ros.backends.length_buckets import retained_profiles
 from lightvla_ros.backends.manifest import PARTS, Manifest, describe_file
 from lightvla_ros.backends.onnxruntime_engine import OrtEngine
-from lightvla_ros.backends.plan import Fingerprint, PlanPart, PlanSet
-from lightvla_ros.backends.tensorrt_engine import TensorRtEngine
-from lightvla_ros.backends.tensorrt_inspection import round_to, to_float32
+from lightvla_ros.backends.tensorrt.engine import TensorRtEngine
+from lightvla_ros.backends.tensorrt.inspection import round_to, to_float32
+from lightvla_ros.backends.tensorrt.plan import Fingerprint, PlanPart, PlanSet
 from lightvla_ros.commands._inputs import random_samples
 from lightvla_ros.core.errors import BundleError, EngineError, LightVlaError, SpecError
 from lightvla_ros.core.paths import engine_directory

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from tensorrt_cases import EngineCases, Rig
 
-from lightvla_ros.backends.cuda import CudaDevice, device_info
 from lightvla_ros.backends.manifest import Manifest
 from lightvla_ros.backends.onnxruntime_engine import OrtEngine
-from lightvla_ros.backends.tensorrt_api import load
-from lightvla_ros.backends.tensorrt_build import build_plans
-from lightvla_ros.backends.tensorrt_engine import TensorRtEngine
-from lightvla_ros.backends.tensorrt_runtime import TensorRtRuntime, machine
+from lightvla_ros.backends.tensorrt.api import load
+from lightvla_ros.backends.tensorrt.build import build_plans
+from lightvla_ros.backends.tensorrt.cuda import CudaDevice, device_info
+from lightvla_ros.backends.tensorrt.engine import TensorRtEngine
+from lightvla_ros.backends.tensorrt.runtime import TensorRtRuntime, machine
 from lightvla_ros.core.errors import EngineError
 from lightvla_ros.core.paths import engine_directory
 

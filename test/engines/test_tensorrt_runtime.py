@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from cuda_double import CudaDouble
 
-from lightvla_ros.backends.cuda import device_info
 from lightvla_ros.backends.manifest import Manifest
-from lightvla_ros.backends.tensorrt_build import build_plans
-from lightvla_ros.backends.tensorrt_engine import TensorRtEngine
-from lightvla_ros.backends.tensorrt_runtime import TensorRtRuntime, machine
+from lightvla_ros.backends.tensorrt.build import build_plans
+from lightvla_ros.backends.tensorrt.cuda import device_info
+from lightvla_ros.backends.tensorrt.engine import TensorRtEngine
+from lightvla_ros.backends.tensorrt.runtime import TensorRtRuntime, machine
 from lightvla_ros.core.errors import BundleError, EngineError
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")

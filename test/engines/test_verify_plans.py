@@ -13,10 +13,11 @@ from test_tensorrt_engine import write_plans
 from test_verify import edit_output
 
 from lightvla_ros.app import load_engine
-from lightvla_ros.backends import tensorrt_engine, tensorrt_runtime
 from lightvla_ros.backends.availability import Availability
 from lightvla_ros.backends.manifest import Manifest
-from lightvla_ros.backends.plan import PlanSet
+from lightvla_ros.backends.tensorrt import engine as tensorrt_engine
+from lightvla_ros.backends.tensorrt import runtime as tensorrt_runtime
+from lightvla_ros.backends.tensorrt.plan import PlanSet
 from lightvla_ros.backends.verification import RECORD_NAME
 from lightvla_ros.commands import verify
 from lightvla_ros.commands._findings import plans_finding

@@ -15,7 +15,7 @@ import lightvla_ros
 
 PACKAGE = Path(lightvla_ros.__file__).parent
 
-# nodes -> worker -> app -> (backends, sim) -> model -> core; view and learn sit beside app, commands and cli on top.
+# nodes -> worker -> app -> (backends, sim) -> model -> core; view and learn beside app, commands, cli on top.
 MAY_IMPORT = {
     "core": {"core"},
     "model": {"core", "model"},

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightvla_ros.backends.cuda import Device
 from lightvla_ros.backends.manifest import Manifest
-from lightvla_ros.backends.tensorrt_stage import DTYPE_BYTES, Plan, PlanTensor
+from lightvla_ros.backends.tensorrt.cuda import Device
+from lightvla_ros.backends.tensorrt.stage import DTYPE_BYTES, Plan, PlanTensor
 from lightvla_ros.core.errors import BundleError
 
 # The decoder reads a prefix of the pruner's order, and its count, where the pruner wrote them.

@@ -1,6 +1,6 @@
 """One part on the device: which shapes it runs with, and its captured CUDA graphs.
 
-`Plan` and `PlanContext` are what a stage needs of TensorRT; `tensorrt_runtime.py` gives them.
+`Plan` and `PlanContext` are what a stage needs of TensorRT; `runtime.py` gives them.
 
 A captured graph freezes its context: changing the context afterwards makes the graph's behaviour undefined,
 and TensorRT's guide asks for one execution context per graph with shared device memory ("CUDA Graphs" in
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lightvla_ros.backends.cuda import Device, DeviceInfo
-from lightvla_ros.backends.plan import Machine
+from lightvla_ros.backends.tensorrt.cuda import Device, DeviceInfo
+from lightvla_ros.backends.tensorrt.plan import Machine
 from lightvla_ros.core.errors import EngineError
 
 Shape = tuple[int, ...]

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightvla_ros.backends.length_buckets import Profile
 from lightvla_ros.backends.manifest import TensorSpec
-from lightvla_ros.backends.tensorrt_api import TensorRt
+from lightvla_ros.backends.tensorrt.api import TensorRt
 from lightvla_ros.core.errors import EngineError
 
 # What the builder is told besides the target; part of a plan's fingerprint.

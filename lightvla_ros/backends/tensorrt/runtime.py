@@ -1,4 +1,4 @@
-"""TensorRT's and TensorRT-RTX's side of `tensorrt_stage.py`: plans, contexts, enqueueing.
+"""TensorRT's and TensorRT-RTX's side of `stage.py`: plans, contexts, enqueueing.
 
 Works with TensorRT 10.3 or newer, 11, and TensorRT-RTX 1.2 or newer; none of it allocates device memory on
 the hot path, because contexts get theirs from the caller.
@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from lightvla_ros.backends.cuda import Device, DeviceInfo, device_info
-from lightvla_ros.backends.plan import Machine
-from lightvla_ros.backends.tensorrt_api import Flavour, TensorRt, load
-from lightvla_ros.backends.tensorrt_stage import PlanTensor, Shape, ShapeRange
+from lightvla_ros.backends.tensorrt.api import Flavour, TensorRt, load
+from lightvla_ros.backends.tensorrt.cuda import Device, DeviceInfo, device_info
+from lightvla_ros.backends.tensorrt.plan import Machine
+from lightvla_ros.backends.tensorrt.stage import PlanTensor, Shape, ShapeRange
 from lightvla_ros.core.errors import EngineError
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64"}
@@ -28,7 +28,7 @@ def machine(flavour: str) -> Machine:
     """Return what this machine offers to plans: a library and the first visible GPU.
 
     Args:
-        flavour: of the library, one of `tensorrt_api.FLAVOURS`.
+        flavour: of the library, one of `api.FLAVOURS`.
 
     Raises:
         EngineError: the library, cuda-python, a driver or a GPU is missing.

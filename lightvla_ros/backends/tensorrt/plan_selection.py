@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from lightvla_ros.backends.manifest import Manifest
-from lightvla_ros.backends.plan import Machine, PlanSet, plan_sets
-from lightvla_ros.backends.tensorrt_api import Flavour
+from lightvla_ros.backends.tensorrt.api import Flavour
+from lightvla_ros.backends.tensorrt.plan import Machine, PlanSet, plan_sets
 from lightvla_ros.backends.verification import require_verified
 from lightvla_ros.core.errors import BundleError, LightVlaError
 

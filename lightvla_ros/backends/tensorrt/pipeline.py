@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
-from lightvla_ros.backends.cuda import Device
 from lightvla_ros.backends.manifest import PARTS, Manifest
-from lightvla_ros.backends.plan import PlanSet
-from lightvla_ros.backends.tensorrt_buffers import Buffers, allocate, check_tensors
-from lightvla_ros.backends.tensorrt_stage import Copy, Plan, PlanRuntime, Stage
+from lightvla_ros.backends.tensorrt.buffers import Buffers, allocate, check_tensors
+from lightvla_ros.backends.tensorrt.cuda import Device
+from lightvla_ros.backends.tensorrt.plan import PlanSet
+from lightvla_ros.backends.tensorrt.stage import Copy, Plan, PlanRuntime, Stage
 from lightvla_ros.core.errors import BundleError, EngineError, LightVlaError
 
 

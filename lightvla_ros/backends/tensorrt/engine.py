@@ -14,15 +14,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lightvla_ros.backends.cuda import CudaDevice, Device
 from lightvla_ros.backends.length_buckets import bucket_for
 from lightvla_ros.backends.manifest import Manifest
-from lightvla_ros.backends.plan import PlanSet
-from lightvla_ros.backends.tensorrt_api import Flavour
-from lightvla_ros.backends.tensorrt_inspection import Inspector
-from lightvla_ros.backends.tensorrt_pipeline import Pipeline
-from lightvla_ros.backends.tensorrt_runtime import TensorRtRuntime
-from lightvla_ros.backends.tensorrt_stage import Lengths, PlanRuntime
+from lightvla_ros.backends.tensorrt.api import Flavour
+from lightvla_ros.backends.tensorrt.cuda import CudaDevice, Device
+from lightvla_ros.backends.tensorrt.inspection import Inspector
+from lightvla_ros.backends.tensorrt.pipeline import Pipeline
+from lightvla_ros.backends.tensorrt.plan import PlanSet
+from lightvla_ros.backends.tensorrt.runtime import TensorRtRuntime
+from lightvla_ros.backends.tensorrt.stage import Lengths, PlanRuntime
 from lightvla_ros.core.errors import EngineError
 
 # Rows of the decoder besides action rows, prompt and retained tokens: BOS, proprio, "▁" and stop (spec §3.3).

@@ -16,13 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from lightvla_ros import __version__
-from lightvla_ros.backends.cuda import device_info
 from lightvla_ros.backends.length_buckets import Profile, bucket_for, retained_profiles
 from lightvla_ros.backends.manifest import PARTS, PRECISIONS, Manifest, TensorSpec, describe_file
-from lightvla_ros.backends.plan import PLAN_NAME, Fingerprint, PlanPart, PlanSet, default_plan_directory
 from lightvla_ros.backends.staging import staged
-from lightvla_ros.backends.tensorrt_api import Flavour, TensorRt, load
-from lightvla_ros.backends.tensorrt_network import FLAGS, AxisRanges, PlanBuilder
+from lightvla_ros.backends.tensorrt.api import Flavour, TensorRt, load
+from lightvla_ros.backends.tensorrt.cuda import device_info
+from lightvla_ros.backends.tensorrt.network import FLAGS, AxisRanges, PlanBuilder
+from lightvla_ros.backends.tensorrt.plan import (
+    PLAN_NAME,
+    Fingerprint,
+    PlanPart,
+    PlanSet,
+    default_plan_directory,
+)
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
 
 CURRENT = "current"

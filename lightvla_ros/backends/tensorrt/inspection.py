@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightvla_ros.backends.cuda import Device
-from lightvla_ros.backends.tensorrt_pipeline import Pipeline
+from lightvla_ros.backends.tensorrt.cuda import Device
+from lightvla_ros.backends.tensorrt.pipeline import Pipeline
 from lightvla_ros.core.errors import SpecError
 
 # NumPy has no bfloat16: the upper half of a float32, here as an integer.

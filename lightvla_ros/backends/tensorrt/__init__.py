@@ -1,0 +1,1 @@
+"""Policies on TensorRT and TensorRT-RTX: building plans, choosing them, and running them without torch."""
