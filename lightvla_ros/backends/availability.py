@@ -39,7 +39,6 @@ def available_backends() -> tuple[Availability, ...]:
     return (
         _library("onnxruntime", "onnxruntime", "pip install onnxruntime"),
         _library("torch", "torch", "pip install 'lightvla_ros[torch]'", _torch_device),
-        _library("openvino", "openvino", "pip install 'lightvla_ros[openvino]'"),
         _tensorrt("tensorrt", gpu),
         _tensorrt("tensorrt-rtx", gpu),
     )

@@ -25,7 +25,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis; same shape and dtype."""
         y = x.float()
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        # Written as ONNX Runtime recognises it: a product with rsqrt would stay four operators.
+        y = y / torch.sqrt(y.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * y.to(x.dtype)
 
 
@@ -55,12 +56,11 @@ class _Attention(nn.Module):
         self.v_proj = nn.Linear(D, D, bias=False)
         self.o_proj = nn.Linear(D, D, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, key_mask: Tensor | None, rows: slice) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, key_bias: Tensor | None, rows: slice) -> Tensor:
         q = _rotate(self._heads(self.q_proj(x[:, rows])), cos[:, :, rows], sin[:, :, rows])
         k = _rotate(self._heads(self.k_proj(x)), cos, sin)
         v = self._heads(self.v_proj(x))
-        mask = None if key_mask is None else key_mask[:, None, None]  # [B, 1, 1, L], hides padded keys
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=key_bias)
         return self.o_proj(y.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -86,8 +86,8 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = _Mlp(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, key_mask: Tensor | None, rows: slice) -> Tensor:
-        x = x[:, rows] + self.self_attn(self.input_layernorm(x), cos, sin, key_mask, rows)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, key_bias: Tensor | None, rows: slice) -> Tensor:
+        x = x[:, rows] + self.self_attn(self.input_layernorm(x), cos, sin, key_bias, rows)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -114,10 +114,17 @@ class Decoder(nn.Module):
             [B, len(rows), D] after the final norm.
         """
         cos, sin = rotary_angles(self.config, positions, x.dtype)
+        key_bias = None if key_mask is None else _hiding_bias(key_mask, x.dtype)
         everything = slice(None)
         for layer in self.layers[:-1]:
-            x = layer(x, cos, sin, key_mask, everything)
-        return self.norm(self.layers[-1](x, cos, sin, key_mask, rows))
+            x = layer(x, cos, sin, key_bias, everything)
+        return self.norm(self.layers[-1](x, cos, sin, key_bias, rows))
+
+
+def _hiding_bias(key_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a bool [B, L] mask into what attention adds to its scores, [B, 1, 1, L], once for all layers."""
+    bias = torch.zeros(key_mask.shape, dtype=dtype, device=key_mask.device)
+    return bias.masked_fill(~key_mask, float("-inf"))[:, None, None]
 
 
 class LanguageModel(nn.Module):

@@ -137,7 +137,7 @@ def test_a_tokenizer_that_leaves_out_bos_gets_it(bundle_copy: Path, policy: Prun
 
 
 def test_backends_that_cannot_run_a_directory_say_what_can(tiny_bundle: Path, checkpoint: Path) -> None:
-    with pytest.raises(EngineError, match="no TensorRT plan.*onnxruntime"):
+    with pytest.raises(BundleError, match="no TensorRT plan.*lightvla build.*onnxruntime"):
         load_engine(tiny_bundle, "tensorrt")
     with pytest.raises(EngineError, match="lightvla export"):
         load_engine(checkpoint, "onnxruntime")

@@ -50,7 +50,6 @@ HOMES = {
     "tensorrt": ("backends/*",),
     "tensorrt_rtx": ("backends/*",),
     "cuda": ("backends/*",),
-    "openvino": ("backends/*",),
     "matplotlib": ("commands/_plots.py",),
     "mujoco": ("sim/*",),
     "simplejpeg": ("core/preprocess.py",),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lightvla_ros.backends.manifest import PARTS, Manifest, describe_file
-from lightvla_ros.backends.plan import Fingerprint, PlanPart, PlanSet
+from lightvla_ros.backends.tensorrt.plan import Fingerprint, PlanPart, PlanSet
 from lightvla_ros.commands._findings import Finding, findings
 from lightvla_ros.core.paths import engine_directory
 
@@ -94,7 +94,6 @@ def test_a_whole_installation_has_no_errors() -> None:
     ("modules", "name", "fix"),
     [
         (("torch",), "torch", "lightvla_ros[torch]"),
-        (("openvino",), "openvino", "lightvla_ros[openvino]"),
         (("tensorrt",), "tensorrt", "lightvla_ros[tensorrt]"),
         (("tensorrt_rtx",), "tensorrt-rtx", "lightvla_ros[tensorrt-rtx]"),
     ],
