@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,13 @@ class RemainingSteps:
     first_index: int
     stamp_ns: int
     step_period_ns: int
+
+
+class DueStep(NamedTuple):
+    """The step due now: float32 [action_dim], read-only, and when it began."""
+
+    action: NDArray[np.float32]
+    begins_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,11 +111,18 @@ class ChunkSchedule:
 
     def sample(self, now_ns: int) -> NDArray[np.float32] | None:
         """Return the action due now, float32 [action_dim], read-only; None when there is none."""
+        step = self.due(now_ns)
+        return None if step is None else step.action
+
+    def due(self, now_ns: int) -> DueStep | None:
+        """Return the step due now; None when there is none."""
         plan = self._plan
         if plan is None:
             return None
         index = plan.index(now_ns)
-        return plan.actions[index] if 0 <= index < len(plan.actions) else None
+        if not 0 <= index < len(plan.actions):
+            return None
+        return DueStep(plan.actions[index], plan.stamp_ns + index * plan.step_period_ns)
 
     def remaining(self, now_ns: int) -> RemainingSteps | None:
         """Return the steps due at `now_ns` or later; None when there are none."""

@@ -84,8 +84,29 @@ class CommandConfig(Section):
 
     type: str = parameter(
         "twist",
-        "Command message: TwistStamped (twist), or no command at all (none).",
-        choices=("twist", "none"),
+        "Command message: velocities as TwistStamped (twist), targets as PoseStamped (pose), the action "
+        "itself as Float64MultiArray (forward) or as a point of a JointTrajectory (trajectory), or none.",
+        choices=("twist", "pose", "forward", "trajectory", "none"),
+    )
+    joint_names: tuple[str, ...] = parameter(
+        ("joint_1", "joint_2", "joint_3", "joint_4", "joint_5", "joint_6"),
+        "Joints of a trajectory, one per action dimension but the gripper; for command type trajectory.",
+    )
+    hold: str = parameter(
+        "zero",
+        "What forward and trajectory publish to stand still: zero for actions that are velocities or deltas, "
+        "last for actions that are positions.",
+        choices=("zero", "last"),
+    )
+    workspace_min_m: tuple[float, ...] = parameter(
+        (-10.0, -10.0, -10.0),
+        "Corner of the box that pose targets never leave, in frame_id.",
+        unit="m",
+        minimum=-1000.0,
+        maximum=1000.0,
+    )
+    workspace_max_m: tuple[float, ...] = parameter(
+        (10.0, 10.0, 10.0), "The opposite corner.", unit="m", minimum=-1000.0, maximum=1000.0
     )
     frame_id: str = parameter(
         "base_link", "Frame in which the policy's end-effector deltas, so the twists, are expressed."
@@ -104,6 +125,18 @@ class CommandConfig(Section):
         minimum=0.0,
         maximum=100.0,
     )
+
+    def __post_init__(self) -> None:
+        """Check the fields, and that the workspace is a box."""
+        Section.__post_init__(self)
+        low, high = self.workspace_min_m, self.workspace_max_m
+        if len(low) != 3 or len(high) != 3 or not all(a < b for a, b in zip(low, high, strict=True)):
+            raise ConfigError(
+                "workspace_max_m",
+                got=f"corners {list(low)} and {list(high)}",
+                expected="three numbers each, and the maximum above the minimum",
+                fix="set command.workspace_min_m and command.workspace_max_m together",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

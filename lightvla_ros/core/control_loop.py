@@ -217,14 +217,18 @@ class ControlLoop:
             if problem is not None:
                 self._schedule.reset(self.epoch)
             permitted = self.active and self.enabled and bool(self.instruction)
-            action = self._schedule.sample(now_ns) if permitted else None
-            output = self._gate.decide(monotonic_ns, permitted=permitted, has_action=action is not None)
+            step = self._schedule.due(now_ns) if permitted else None
+            output = self._gate.decide(monotonic_ns, permitted=permitted, has_action=step is not None)
             self._counters[output.value] += 1
             self._note(problem or self._idle_reason(output))
-            if output is not Output.MOVE or action is None:
-                return Command(output=output)
+            if output is not Output.MOVE or step is None:
+                return Command(output=output, proprio=self._proprio)
             return Command(
-                output=output, action=action, close_gripper=self._gripper.changed(float(action[-1]))
+                output=output,
+                action=step.action,
+                step_ns=step.begins_ns,
+                proprio=self._proprio,
+                close_gripper=self._gripper.changed(float(step.action[-1])),
             )
 
     def remaining(self, now_ns: int) -> RemainingSteps | None:

@@ -24,11 +24,15 @@ class Command:
     Attributes:
         output: move, hold (zero command) or silence.
         action: float32 [action_dim] when moving, else None.
+        step_ns: when the step of the action began; a step has one beginning however often it is published.
+        proprio: float64 [P], the robot's newest state; None before the first.
         close_gripper: True or False when the gripper changes, else None.
     """
 
     output: Output
     action: NDArray[np.float32] | None = None
+    step_ns: int = 0
+    proprio: NDArray[np.float64] | None = None
     close_gripper: bool | None = None
 
 

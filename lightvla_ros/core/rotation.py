@@ -50,3 +50,19 @@ def rotation_vector_to_matrix(vector: ArrayLike) -> NDArray[np.float64]:
     x, y, z = v / angle
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     return np.asarray(np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross)
+
+
+def rotation_vector_to_quaternion(vector: ArrayLike) -> NDArray[np.float64]:
+    """Turn axis times angle [3], rad, any angle, into a unit quaternion [4], x, y, z, w."""
+    v = np.asarray(vector, dtype=np.float64)
+    angle = float(np.linalg.norm(v))
+    # sin(a / 2) / a, whose limit at zero is a half.
+    scale = 0.5 if angle < _SMALLEST_SINE else np.sin(angle / 2.0) / angle
+    return np.append(scale * v, np.cos(angle / 2.0))
+
+
+def multiply_quaternions(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compose two rotations, each [4] x, y, z, w: `right` first, then `left`."""
+    a, b = left[:3], right[:3]
+    vector = left[3] * b + right[3] * a + np.cross(a, b)
+    return np.append(vector, left[3] * right[3] - a @ b)

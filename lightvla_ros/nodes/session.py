@@ -20,16 +20,16 @@ from lightvla_ros.core.pacing import FixedRateThread
 from lightvla_ros.core.policy import Policy, PolicySpec
 from lightvla_ros.core.watchdog import StopReason
 from lightvla_ros.core.worker import InferenceWorker
+from lightvla_ros.nodes.commands import check_actions, make_command_output
 from lightvla_ros.nodes.diagnostics import rates, running_status
 from lightvla_ros.nodes.entities import Entities
 from lightvla_ros.nodes.inputs import Inputs
 from lightvla_ros.nodes.masks import MaskOutputs
-from lightvla_ros.nodes.outputs import ChunkOutput, GripperOutput, TwistOutput
+from lightvla_ros.nodes.outputs import ChunkOutput, GripperOutput
 from lightvla_ros.nodes.topics import describe_publishers, rivals
 
 _STOP_TIMEOUT_S = 10.0
 _LOG_EVERY_S = 5.0
-_TWIST_DIMS = 7
 _POSE_DIMS = 6
 _EXPECTED_STOPS = ("no_instruction", "disabled", "waiting", "no_action")
 
@@ -58,7 +58,9 @@ class PolicySession:
         self._spec = policy.spec
         self.loop = ControlLoop(config=config, spec=self._spec, check_instruction=policy.check_instruction)
         self._rates = {name: RateMeter() for name in ("inference", "chunk", "command")}
-        self._twist = self._make_twist()
+        self._command = make_command_output(
+            entities, config=config.command, limits=config.limits, spec=self._spec
+        )
         self._gripper = GripperOutput(entities, config.gripper)
         self._chunk = ChunkOutput(entities, self._spec)
         self._masks = MaskOutputs(entities, config.masks, self._spec.camera_names)
@@ -107,7 +109,7 @@ class PolicySession:
         self.loop.stop()
         self._command_tick()
         # A process that ends at once would take the last zero with it.
-        if self._twist is not None and not self._twist.flush():
+        if self._command is not None and not self._command.flush():
             self._log.warning("not every listener of policy/command has confirmed the last command")
 
     def close(self) -> None:
@@ -127,8 +129,8 @@ class PolicySession:
     def apply(self, config: NodeConfig) -> None:
         """Take over the parameters that may change while running."""
         self.loop.apply(config)
-        if self._twist is not None:
-            self._twist.limits = config.limits
+        if self._command is not None:
+            self._command.limits = config.limits
 
     def watch(self) -> None:
         """Look at the graph and log why motion stopped or went on; called a few times per second."""
@@ -168,16 +170,6 @@ class PolicySession:
             text = "".join(traceback.format_exception(error))
         self._log.error(f"motion stops: {text}", throttle_duration_sec=_LOG_EVERY_S)
 
-    def _make_twist(self) -> TwistOutput | None:
-        if self._config.command.type == "none":
-            return None
-        return TwistOutput(
-            self._entities,
-            config=self._config.command,
-            limits=self._config.limits,
-            step_period_ns=self._spec.step_period_ns,
-        )
-
     def _warm_up(self) -> None:
         black = np.zeros((480, 640, 3), dtype=np.uint8)
         begun = time.monotonic()
@@ -204,12 +196,12 @@ class PolicySession:
     def _command_tick(self) -> None:
         now_ns, monotonic_ns = self._now_ns(), time.monotonic_ns()
         command = self.loop.tick(now_ns, monotonic_ns)
-        if self._twist is None or command.output is Output.SILENT:
+        if self._command is None or command.output is Output.SILENT:
             return
-        if command.action is None:
-            self._twist.hold(now_ns)
+        if command.output is Output.HOLD:
+            self._command.hold(command, now_ns)
         else:
-            self.loop.count("limited", self._twist.move(command.action, now_ns))
+            self.loop.count("limited", self._command.move(command, now_ns))
         if command.close_gripper is not None:
             self._gripper.publish(close=command.close_gripper)
         self._rates["command"].mark(monotonic_ns)
@@ -248,13 +240,7 @@ def check_fit(config: NodeConfig, spec: PolicySpec) -> None:
     Raises:
         ConfigError: the state vector or the action has another length.
     """
-    if config.command.type == "twist" and len(spec.action_names) != _TWIST_DIMS:
-        raise ConfigError(
-            "command.type twist",
-            got=f"a policy with actions {list(spec.action_names)}",
-            expected="3 translations, 3 rotations and the gripper",
-            fix="set command.type to none and use policy/action_chunk",
-        )
+    check_actions(config.command, spec)
     proprio_dim = _POSE_DIMS + len(config.proprio.gripper_joints)
     if config.proprio.source == "eef_pose" and proprio_dim != spec.proprio_dim:
         raise ConfigError(
