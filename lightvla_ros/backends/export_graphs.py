@@ -1,7 +1,8 @@
-"""The parts of a bundle as torch modules with example inputs.
+"""The parts of a bundle as torch modules with example inputs, ready to trace.
 
-They only call the stages of `LightVla`; there is no second implementation of the network. What comes
-from and goes to the host is float32 in every precision (see `manifest.py`).
+They only call the stages of `LightVla`; there is no second implementation of the network. Nothing here has
+memory: modules and examples are on torch's "meta" device, so that a model of any size is traced in none.
+What comes from and goes to the host is float32 in every precision (see `manifest.py`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from lightvla_ros.backends.bundle_model import EMBEDDING
 from lightvla_ros.core.policy_config import PolicyConfig
+from lightvla_ros.model.config import ModelConfig
 from lightvla_ros.model.lightvla import LightVla
 from lightvla_ros.model.pruner import rms_normalize
 
@@ -101,36 +102,50 @@ class Graph:
         inputs: name -> example.
         dynamic: input name -> {axis: dimension}; absent inputs are static.
         outputs: names in order.
+        embedding_rows: rows of the embedding table that the module holds; None for all.
     """
 
     module: nn.Module
     inputs: Mapping[str, Tensor]
     dynamic: Mapping[str, Mapping[int, Any]]
     outputs: tuple[str, ...]
+    embedding_rows: tuple[int, ...] | None = None
 
 
-def graphs(model: LightVla, policy: PolicyConfig) -> dict[str, Graph]:
-    """Return every part of a bundle, ready to trace, with the dynamic axes the policy allows."""
-    config = model.config
+def graphs(config: ModelConfig, policy: PolicyConfig, dtype: torch.dtype) -> dict[str, Graph]:
+    """Return every part of a bundle with the dynamic axes the policy allows.
+
+    Args:
+        config: sizes of the network.
+        policy: says how long a prompt may be.
+        dtype: of the weights.
+    """
+    with torch.device("meta"):
+        return _graphs(config, policy, dtype)
+
+
+def _graphs(config: ModelConfig, policy: PolicyConfig, dtype: torch.dtype) -> dict[str, Graph]:
     N, D, S = config.num_patches, config.hidden_size, config.image_size
     channels = 3 * len(config.towers) * config.num_cameras
     longest = policy.max_prompt_tokens - 1  # BOS is not among the prompt tokens
     M, K = max(2, longest // 2), max(2, N // 2)
     prompt_axis = {1: Dim("prompt", min=1, max=longest)}
-    dtype = _dtype(model)
-    patches, prompt = torch.randn(1, N, D, dtype=dtype), torch.randn(1, M, D, dtype=dtype)
-    proprio = torch.randn(1, config.proprio_dim)
-    body = _without_vocabulary(model)
+    patches, prompt = torch.empty(1, N, D, dtype=dtype), torch.empty(1, M, D, dtype=dtype)
+    length = torch.empty(1, dtype=torch.int64)
+    proprio = torch.empty(1, config.proprio_dim)
+    model = LightVla(config).to(dtype)
+    body = LightVla(_without_vocabulary(config)).to(dtype)
+    special_rows = (config.bos_id, config.stop_id, config.action_prefix_id)
     return {
         "prompt": Graph(
             module=_Prompt(model),
-            inputs={"input_ids": torch.ones(1, M + 1, dtype=torch.int64)},
+            inputs={"input_ids": torch.empty(1, M + 1, dtype=torch.int64)},
             dynamic={"input_ids": {1: Dim("ids", min=2, max=longest + 1)}},
             outputs=("prompt_tokens", "prompt_keys"),
         ),
         "vision": Graph(
             module=_Vision(model),
-            inputs={"pixel_values": torch.randn(1, channels, S, S)},
+            inputs={"pixel_values": torch.empty(1, channels, S, S)},
             dynamic={},
             outputs=("patches",),
         ),
@@ -139,38 +154,34 @@ def graphs(model: LightVla, policy: PolicyConfig) -> dict[str, Graph]:
             inputs={
                 "patches": patches,
                 "prompt_keys": prompt.float(),
-                "prompt_length": torch.tensor([M]),
+                "prompt_length": length,
                 "proprio": proprio,
             },
             dynamic={"prompt_keys": prompt_axis},
             outputs=("order", "count"),
+            embedding_rows=special_rows,
         ),
         "decoder": Graph(
             module=_Decoder(body),
             inputs={
                 "patches": patches,
-                "retained_indices": torch.arange(K)[None],
-                "retained_count": torch.tensor([K]),
+                "retained_indices": torch.empty(1, K, dtype=torch.int64),
+                # Its own: the tracer takes two inputs that are one tensor for one.
+                "retained_count": torch.empty(1, dtype=torch.int64),
                 "prompt_tokens": prompt,
-                "prompt_length": torch.tensor([M]),
+                "prompt_length": length,
                 "proprio": proprio,
             },
             dynamic={"retained_indices": {1: Dim("retained", min=1, max=N)}, "prompt_tokens": prompt_axis},
             outputs=("normalized_actions",),
+            embedding_rows=special_rows,
         ),
     }
 
 
-def _without_vocabulary(model: LightVla) -> LightVla:
-    """Return a model of the same weights whose embedding table holds only the three special rows.
+def _without_vocabulary(config: ModelConfig) -> ModelConfig:
+    """Return the sizes of a network whose embedding table holds only the three special rows.
 
     The exporter would otherwise write the whole table into every part that reads a row of it.
     """
-    config = model.config
-    state = model.state_dict()
-    state[EMBEDDING] = state[EMBEDDING][[config.bos_id, config.stop_id, config.action_prefix_id]]
-    small = replace(config, vocab_size=3, bos_id=0, stop_id=1, action_prefix_id=2)
-    with torch.device("meta"):
-        body = LightVla(small)
-    body.load_state_dict(state, assign=True)
-    return body.eval()
+    return replace(config, vocab_size=3, bos_id=0, stop_id=1, action_prefix_id=2)

@@ -218,7 +218,7 @@ def _check_file(path: Path, expected: PartFile) -> None:
 
 
 def _typed_fields(content: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {name: _part(value) for name, value in content["parts"].items()}
+    parts = {name: part_from_mapping(value) for name, value in content["parts"].items()}
     if set(parts) != set(PARTS):
         raise ValueError(f"parts {sorted(parts)}, expected {sorted(PARTS)}")
     return {
@@ -252,7 +252,8 @@ def _model(content: Mapping[str, Any]) -> ModelConfig:
     return _strict(ModelConfig, {**content, "towers": towers})
 
 
-def _part(content: Mapping[str, Any]) -> Part:
+def part_from_mapping(content: Mapping[str, Any]) -> Part:
+    """Read what `asdict` gives of a part; raises KeyError, TypeError, ValueError or AttributeError."""
     files = tuple(_strict(PartFile, {**file, "name": _plain_name(file["name"])}) for file in content["files"])
     if not files:
         raise ValueError("a part without files")

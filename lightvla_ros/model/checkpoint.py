@@ -1,30 +1,24 @@
 """Read and write checkpoint directories in the published layout (spec §6).
 
-Weights are loaded tensor by tensor into a model built without memory of its own, so the peak is the
-model plus one tensor. Nothing in a checkpoint directory is ever executed.
+Nothing in a checkpoint directory is ever executed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lightvla_ros.core.errors import CheckpointError
 from lightvla_ros.model.config import ModelConfig, VisionTowerConfig, read_json
 from lightvla_ros.model.lightvla import LightVla
-
-_HEADS = ("action_head", "proprio_projector")
-_MAX_NAMED = 8
-
-Shapes = dict[str, tuple[int, ...]]
+from lightvla_ros.model.stored_model import HEADS, CheckpointWeights, Shapes, StoredModel, model_shapes
 
 
 def load_checkpoint(
@@ -44,31 +38,25 @@ def load_checkpoint(
     Raises:
         CheckpointError: something is missing, unexpected, of the wrong shape, corrupt, or not finite.
     """
+    return open_checkpoint(directory).load(dtype=dtype, device=device)
+
+
+def open_checkpoint(directory: str | Path) -> StoredModel:
+    """Like `load_checkpoint`, but the weights stay in their files until they are asked for.
+
+    Raises:
+        CheckpointError: something is missing, unexpected, of the wrong shape or corrupt. A weight that is
+            not finite raises when it is read.
+    """
     directory = Path(directory)
     if not directory.is_dir():
         raise CheckpointError(
             str(directory), got="no such directory", expected="a checkpoint directory", fix="check the path"
         )
-    config = _with_stored_rope_precision(ModelConfig.from_directory(directory), directory)
-    with torch.device("meta"):
-        model = LightVla(config, read_statistics(directory))
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    optional = _unused_shapes(config)
-    loaded: dict[str, Tensor] = {}
-    for name, tensor in _read_tensors(directory):
-        _check_tensor(name, tensor, expected, optional)
-        if name in expected:
-            loaded[name] = tensor.to(device=device, dtype=dtype)
-    missing = sorted(expected.keys() - loaded.keys())
-    if missing:
-        raise CheckpointError(
-            f"weights in {directory}",
-            got=f"no {_some(missing)}",
-            expected=f"{len(expected)} tensors",
-            fix="fetch it again",
-        )
-    model.load_state_dict(loaded, assign=True)
-    return model.eval()
+    config, statistics = ModelConfig.from_directory(directory), read_statistics(directory)
+    weights = CheckpointWeights(directory, model_shapes(config), _unused_shapes(config))
+    config = _with_stored_rope_precision(config, directory, weights)
+    return StoredModel(config=config, weights=weights, statistics=statistics)
 
 
 def read_statistics(directory: Path) -> dict[str, Any]:
@@ -93,7 +81,7 @@ def save_checkpoint(
         dtype: dtype of the weights on disk; None keeps the model's.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    heads: dict[str, dict[str, Tensor]] = {name: {} for name in _HEADS}
+    heads: dict[str, dict[str, Tensor]] = {name: {} for name in HEADS}
     body: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         head, _, rest = name.partition(".")
@@ -108,15 +96,18 @@ def save_checkpoint(
             {f"module.{key}": value for key, value in tensors.items()},
             directory / f"{name}--latest_checkpoint.pt",
         )
+    write_descriptions(model, directory, extras)
+
+
+def write_descriptions(model: LightVla, directory: Path, extras: Mapping[str, Any] | None = None) -> None:
+    """Write the JSON files of a checkpoint: all of it but the weights."""
     for file, content in _descriptions(model, extras or {}).items():
         (directory / file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def published_shapes(config: ModelConfig) -> Shapes:
     """Every tensor of a published checkpoint's safetensors files, those we never load included."""
-    with torch.device("meta"):
-        state = LightVla(config).state_dict()
-    used = {name: tuple(t.shape) for name, t in state.items() if not name.startswith(_HEADS)}
+    used = {name: shape for name, shape in model_shapes(config).items() if not name.startswith(HEADS)}
     return used | _unused_shapes(config)
 
 
@@ -153,92 +144,14 @@ def _unused_tower_shapes(tower: VisionTowerConfig) -> Shapes:
     return shapes
 
 
-def _read_tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
-    yield from _read_weights(directory)
-    for head in _HEADS:
-        yield from _read_head(directory, head)
-
-
-def _read_weights(directory: Path, only: str | None = None) -> Iterator[tuple[str, Tensor]]:
-    for path in _weight_files(directory):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
-                    if only in (None, name):
-                        yield name, file.get_tensor(name)
-        except (SafetensorError, OSError) as e:
-            raise CheckpointError(
-                str(path), got=str(e), expected="a whole safetensors file", fix="fetch it again"
-            ) from e
-
-
-def _with_stored_rope_precision(config: ModelConfig, directory: Path) -> ModelConfig:
+def _with_stored_rope_precision(
+    config: ModelConfig, directory: Path, weights: Mapping[str, Tensor]
+) -> ModelConfig:
     """Round the rotary frequencies as a cast of the whole reference model to float16 does (docs/adr/0005)."""
     if "rope_frequency_dtype" in read_json(directory / "lightvla.json", optional=True).get("model", {}):
         return config
-    stored = {tensor.dtype for _, tensor in _read_weights(directory, only="language_model.model.norm.weight")}
-    return replace(config, rope_frequency_dtype="float16") if torch.float16 in stored else config
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        files = sorted({directory / name for name in read_json(index).get("weight_map", {}).values()})
-    else:
-        files = [directory / "model.safetensors"]
-    missing = [path.name for path in files if not path.is_file()]
-    if missing or not files:
-        raise CheckpointError(
-            f"weight files in {directory}",
-            got=f"no {_some(missing) if missing else 'entry in the index'}",
-            expected="model.safetensors, or every shard its index names",
-            fix="fetch the missing files",
-        )
-    return files
-
-
-def _read_head(directory: Path, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    matches = sorted(p for p in directory.glob(f"{prefix}*.pt") if "checkpoint" in p.name)
-    if len(matches) != 1:
-        raise CheckpointError(
-            f"{prefix}*checkpoint*.pt in {directory}",
-            got=[p.name for p in matches] or "no file",
-            expected="exactly one file",
-            fix="fetch it, or move the others away",
-        )
-    try:
-        state = torch.load(matches[0], map_location="cpu", weights_only=True)
-    except Exception as e:
-        raise CheckpointError(
-            str(matches[0]),
-            got=f"{type(e).__name__}: {str(e).splitlines()[0]}",
-            expected="a weights-only torch pickle",
-            fix="fetch it again",
-        ) from e
-    for name, tensor in state.items():
-        yield f"{prefix}.{name.removeprefix('module.')}", tensor
-
-
-def _check_tensor(name: str, tensor: Tensor, expected: Shapes, optional: Shapes) -> None:
-    shape = expected.get(name, optional.get(name))
-    if shape is None:
-        raise CheckpointError(
-            f"tensor '{name}'",
-            got="not part of this model",
-            expected="only the keys of spec §6.2",
-            fix="check that config.json belongs to these weights",
-        )
-    if tuple(tensor.shape) != shape:
-        raise CheckpointError(
-            f"tensor '{name}'",
-            got=tuple(tensor.shape),
-            expected=str(shape),
-            fix="check that config.json belongs to these weights",
-        )
-    if name in expected and not torch.isfinite(tensor).all():
-        raise CheckpointError(
-            f"tensor '{name}'", got="NaN or infinite values", expected="finite weights", fix="fetch it again"
-        )
+    stored = weights["language_model.model.norm.weight"].dtype
+    return replace(config, rope_frequency_dtype="float16") if stored == torch.float16 else config
 
 
 def _descriptions(model: LightVla, extras: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,8 +197,3 @@ def _descriptions(model: LightVla, extras: Mapping[str, Any]) -> dict[str, Any]:
         "lightvla.json": {"model": {name: getattr(config, name) for name in own}, **extras},
         "dataset_statistics.json": model.statistics,
     }
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:_MAX_NAMED])
-    return shown if len(names) <= _MAX_NAMED else f"{shown} and {len(names) - _MAX_NAMED} more"

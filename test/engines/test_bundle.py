@@ -86,16 +86,6 @@ def test_weights_beside_the_graph_are_loaded_and_checked(bundle_copy: Path, back
         load_engine(bundle_copy, backend)
 
 
-def test_a_failed_export_leaves_nothing_behind(tiny_model: LightVla, tmp_path: Path) -> None:
-    def fail(part: str) -> None:
-        raise KeyboardInterrupt(part)
-
-    policy = policy_config_for(tiny_model.config, tiny_model.statistics)
-    with pytest.raises(KeyboardInterrupt):
-        export_bundle(tiny_model, policy, tmp_path / "new", progress=fail)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_directory_with_other_files_is_never_replaced(
     tiny_model: LightVla, tmp_path: Path, overwrite: bool
