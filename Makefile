@@ -5,7 +5,7 @@ help:
 	@echo "make demo    a simulated arm acts on instructions; picture and video in out/"
 	@echo "make test    every test"
 	@echo "make check   ruff, mypy and the fast tests"
-	@echo "make bench   latency of preprocessing and of every stage of the policy"
+	@echo "make bench   latency of preprocessing and of every stage, jitter of the command thread"
 
 demo: .venv/.run
 	scripts/run.sh lightvla demo --headless --episodes 3 --out out
@@ -21,7 +21,8 @@ check: .venv/.develop
 
 bench: .venv/.develop
 	scripts/run.sh python bench/preprocess.py
-	scripts/run.sh lightvla bench engines/mini
+	scripts/run.sh lightvla bench engines/mini --random none
+	scripts/run.sh python bench/jitter.py --seconds 10
 
 .venv/.run: EXTRAS = ros,sim
 .venv/.develop: EXTRAS = ros,sim,torch,export,tensorrt-rtx,plot,dev

@@ -25,8 +25,10 @@ FAILED, INTERRUPTED = 1, 130
 EXTRAS = {
     "mujoco": "sim",
     "onnx": "export",
+    "onnx_ir": "export",
     "onnxscript": "export",
     "rclpy": "ros",
+    "safetensors": "torch",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
     "torch": "torch",

@@ -1,6 +1,8 @@
-"""Floating point operations of one chunk, by stage, as a function of how many tokens are retained.
+"""Floating point operations and bytes of one chunk, by stage, as functions of how many tokens are retained.
 
-Only matrix products are counted, a multiply-add as two; norms, softmax and rotary angles are below 0.1 %.
+Of operations only matrix products are counted, a multiply-add as two; norms, softmax and rotary angles are
+below 0.1 %. Of bytes, each weight is counted once and what enters and leaves a stage once: intermediate
+results stay in the caches at best, so this is a lower bound.
 """
 
 from __future__ import annotations
@@ -39,6 +41,70 @@ def stage_flops(
         decoder=_decoder(config, sequence, last_rows=sequence if reference else A)
         + (_product(sequence, D, config.vocab_size) if reference else 0),
     )
+
+
+class StageBytes(NamedTuple):
+    """Bytes each stage of an engine has to move at least."""
+
+    vision: int
+    pruner: int
+    decoder: int
+
+
+def stage_bytes(
+    config: ModelConfig, retained: int, prompt_tokens: int, *, bytes_per_number: int
+) -> StageBytes:
+    """Count the bytes one chunk moves at least, in the exact shortcut form (spec §11).
+
+    Args:
+        config: sizes of the model.
+        retained: visual tokens K the decoder sees.
+        prompt_tokens: prompt ids n, BOS included.
+        bytes_per_number: 4 for float32, 2 for the half precisions.
+    """
+    N, D = config.num_patches, config.hidden_size
+    pixels = 3 * len(config.towers) * config.num_cameras * config.image_size**2
+    weights = stage_weights(config)
+    numbers = StageBytes(
+        vision=weights.vision + pixels + N * D,
+        pruner=weights.pruner + N * D + (prompt_tokens + 2) * D,
+        decoder=weights.decoder + (retained + prompt_tokens) * D,
+    )
+    return StageBytes(*(count * bytes_per_number for count in numbers))
+
+
+class StageWeights(NamedTuple):
+    """Parameters each stage reads; the proprio projector belongs to two of them."""
+
+    vision: int
+    pruner: int
+    decoder: int
+
+
+def stage_weights(config: ModelConfig) -> StageWeights:
+    """Count the parameters of each stage; the embedding table is read by row, and not counted."""
+    D, V, P, A = config.hidden_size, config.vision_dim, config.proprio_dim, config.action_dim
+    projector = _linear(V, 4 * V) + _linear(4 * V, D) + _linear(D, D)
+    proprio = _linear(P, D) + _linear(D, D)
+    layer = 4 * D * D + 3 * D * config.intermediate_size + 2 * D
+    head = 2 * A * D + _linear(A * D, D) + 2 * (2 * D + _linear(D, D)) + 2 * D + _linear(D, A)
+    return StageWeights(
+        vision=sum(_tower_weights(config, tower) for tower in config.towers.values()) + projector,
+        pruner=proprio,
+        decoder=config.num_layers * layer + D + proprio + head,
+    )
+
+
+def _tower_weights(config: ModelConfig, tower: VisionTowerConfig) -> int:
+    C, M = tower.embed_dim, tower.mlp_dim
+    block = _linear(C, 3 * C) + _linear(C, C) + _linear(C, M) + _linear(M, C) + 4 * C
+    block += 2 * C if tower.layer_scale else 0
+    patches = _linear(3 * config.patch_size**2, C) + config.grid_size**2 * C
+    return patches + tower.num_prefix_tokens * C + (tower.depth - 1) * block
+
+
+def _linear(inner: int, columns: int) -> int:
+    return (inner + 1) * columns
 
 
 def _vision(config: ModelConfig, *, all_blocks: bool) -> int:

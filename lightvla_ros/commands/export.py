@@ -38,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quant",
         metavar="SCHEME",
-        help="vision and decoder weights for ONNX Runtime on CPU: int8 or int4; `lightvla verify` gates it",
+        help="vision and decoder weights for ONNX Runtime on CPU: int8 or int4; kept only when it verifies",
     )
+    parser.add_argument("--no-verify", action="store_true", help="keep a quantised bundle that fails")
     parser.add_argument("--statistics-key", help="data set whose statistics apply, where there are several")
     parser.add_argument(
         "--notes", type=Path, help="JSON object to keep in the manifest: how the model was made, how it did"
@@ -136,6 +137,7 @@ def _export(source: _Source, args: argparse.Namespace, precision: str, progress:
     from lightvla_ros.backends.export import export_bundle
     from lightvla_ros.backends.export_staging import check_target
     from lightvla_ros.backends.quantization import check_scheme, quantize_bundle
+    from lightvla_ros.backends.staging import staged
 
     def export(directory: Path) -> Manifest:
         return export_bundle(
@@ -158,8 +160,31 @@ def _export(source: _Source, args: argparse.Namespace, precision: str, progress:
     check_target(args.out, overwrite=args.force)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f".{args.out.name}-") as scratch:
-        export(Path(scratch) / "float32")
-        return quantize_bundle(Path(scratch) / "float32", args.out, args.quant, overwrite=args.force)
+        exact, quantized = Path(scratch) / "float32", Path(scratch) / args.out.name
+        export(exact)
+        manifest = quantize_bundle(exact, quantized, args.quant)
+        if not args.no_verify:
+            _require_verified(quantized, exact, args.quant)
+        with staged(args.out) as directory:
+            for path in quantized.iterdir():
+                path.rename(directory / path.name)
+        return manifest
+
+
+def _require_verified(quantized: Path, exact: Path, scheme: str) -> None:
+    from lightvla_ros.commands import verify
+    from lightvla_ros.core.errors import BundleError
+
+    parser = argparse.ArgumentParser()
+    verify.add_arguments(parser)
+    arguments = [str(quantized), "--backend", "onnxruntime", "--checkpoint", str(exact)]
+    if verify.run(parser.parse_args(arguments)):
+        raise BundleError(
+            f"bundle quantised to {scheme}",
+            got="figures beyond the limits of config/verification.json, see above",
+            expected="the same actions as in float32",
+            fix="use another scheme or none; --no-verify keeps it all the same, nothing was written",
+        )
 
 
 @contextmanager

@@ -106,7 +106,16 @@ def test_weights_beside_the_graph_stay_beside_it(tiny_model: LightVla, tmp_path:
         np.testing.assert_allclose(np.asarray(patches), expected, atol=0.5 * np.abs(expected).max())
 
 
-def test_the_command_quantizes_a_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
-    assert command(export, tiny_bundle, "--out", tmp_path / "int8", "--quant", "int8") == 0
+def test_the_command_keeps_a_quantized_bundle_that_verifies(tmp_path: Path) -> None:
+    assert command(export, "mini", "--out", tmp_path / "int8", "--quant", "int8") == 0
     assert Manifest.read(tmp_path / "int8").quantization == "int8"
     assert [path.name for path in tmp_path.iterdir()] == ["int8"]
+
+
+def test_the_command_keeps_one_that_fails_only_when_told_to(tmp_path: Path) -> None:
+    arguments = ("mini", "--out", tmp_path / "int4", "--quant", "int4")
+    with pytest.raises(BundleError, match=r"beyond the limits.*nothing was written"):
+        command(export, *arguments)
+    assert list(tmp_path.iterdir()) == []
+    assert command(export, *arguments, "--no-verify") == 0
+    assert Manifest.read(tmp_path / "int4").quantization == "int4"
