@@ -289,7 +289,8 @@ def _tensorrt_engine(directory: Path, manifest: Manifest, options: EngineOptions
     plan_set = choose_plans(
         directory, manifest, machine, plans=options.plans, allow_unverified=options.allow_unverified
     )
-    return TensorRtEngine(directory, manifest, plan_set)
+    # Some microseconds a chunk buy stage latencies that mean what they say.
+    return TensorRtEngine(directory, manifest, plan_set, synchronous=True)
 
 
 def _choose_backend(directory: Path) -> str:

@@ -177,8 +177,7 @@ class TorchGraphEngine:
     def _capture_all(self) -> None:
         self._vision = self._captured(self._run_vision)
         self._pruners = {
-            prompt: self._captured(partial(self._run_pruner, prompt))
-            for prompt in self._prompt_buckets
+            prompt: self._captured(partial(self._run_pruner, prompt)) for prompt in self._prompt_buckets
         }
         # The largest first: the smaller ones then fit into the memory it was given.
         self._decoders = {

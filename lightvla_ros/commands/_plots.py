@@ -67,7 +67,7 @@ def draw_stages(model: Measured, path: Path) -> None:
         axes.barh(names, widths, left=left, color=color, label=stage, height=0.65)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     for position, total in enumerate(left):
-        axes.text(total + max(left) * 0.01, position, f"{total:.3g} ms", va="center", fontsize=9)
+        axes.text(total + max(left) * 0.01, position, f"{total:.0f} ms", va="center", fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, max(left) * 1.12)
     axes.set_xlabel("latency of a chunk, sum of the stages' medians (ms)")
