@@ -30,7 +30,8 @@ from rclpy.node import Node
 from tqdm import tqdm
 
 from lightvla_ros.core.observation import Observation
-from lightvla_ros.core.pacing import FixedRateThread, lift_process
+from lightvla_ros.core.pacing import FixedRateThread
+from lightvla_ros.core.realtime import lift_process
 from lightvla_ros.worker.remote_policy import RemotePolicy
 
 RATES_HZ = (20, 50, 100)

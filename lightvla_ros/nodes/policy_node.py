@@ -18,8 +18,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.errors import LightVlaError
-from lightvla_ros.core.pacing import lift_process
 from lightvla_ros.core.policy import Policy
+from lightvla_ros.core.realtime import lift_process
 from lightvla_ros.nodes.diagnostics import Diagnostics, idle_status
 from lightvla_ros.nodes.entities import Entities
 from lightvla_ros.nodes.parameters import NodeParameters

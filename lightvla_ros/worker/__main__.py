@@ -11,16 +11,19 @@ import signal
 import socket
 import sys
 
-from lightvla_ros.app import load_policy
-from lightvla_ros.core.pacing import lower_process
-from lightvla_ros.core.policy import Policy
-from lightvla_ros.worker.channel import Channel, ChannelClosed
-from lightvla_ros.worker.messages import pack_chunk, pack_error, pack_spec, unpack_observation
+from lightvla_ros.core.realtime import lower_process
+
+# Inference must never outrank commands, and libraries start threads when they are imported.
+lower_process()
+
+from lightvla_ros.app import load_policy  # noqa: E402
+from lightvla_ros.core.policy import Policy  # noqa: E402
+from lightvla_ros.worker.channel import Channel, ChannelClosed  # noqa: E402
+from lightvla_ros.worker.messages import pack_chunk, pack_error, pack_spec, unpack_observation  # noqa: E402
 
 
 def main() -> None:
     """Serve until the channel closes."""
-    lower_process()  # before any library starts threads: inference must never outrank commands
     # Ctrl-C reaches the whole process group; when to end is the parent's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))

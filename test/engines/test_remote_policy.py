@@ -25,7 +25,7 @@ from lightvla_ros.core.errors import (
     WorkerError,
 )
 from lightvla_ros.core.observation import ActionChunk, Observation
-from lightvla_ros.core.pacing import become_realtime
+from lightvla_ros.core.realtime import become_realtime
 from lightvla_ros.worker.remote_policy import RemotePolicy
 from lightvla_ros.worker.restarts import RestartBudget
 

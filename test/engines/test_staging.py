@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +19,6 @@ def old(tmp_path: Path) -> Path:
     directory.mkdir(parents=True)
     (directory / "old").write_text("old")
     return directory
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file of this process may grow beyond 1 kB: what a full disk does, without filling one."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def names(directory: Path) -> list[str]:
@@ -77,10 +66,20 @@ def test_a_second_writer_is_refused_and_disturbs_nothing(old: Path) -> None:
     assert names(old) == ["new"]
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_is_a_clear_error_and_leaves_the_old_directory(old: Path) -> None:
-    with pytest.raises(BundleError, match="with room for the files. Fix: free space"), staged(old) as staging:
-        (staging / "new").write_bytes(bytes(4096))
+    # No file of the process may grow beyond 1 kB: what a full disk does, without filling one.
+    script = (
+        "import resource, sys; from pathlib import Path\n"
+        "from lightvla_ros.backends.staging import staged\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n"
+        "with staged(Path(sys.argv[1])) as staging:\n"
+        "    (staging / 'new').write_bytes(bytes(4096))\n"
+    )
+    command = [sys.executable, "-c", script, str(old)]
+    failed = subprocess.run(command, check=False, timeout=60, stderr=subprocess.PIPE, text=True)
+    last = failed.stderr.splitlines()[-1]
+    assert "BundleError" in last
+    assert "with room for the files. Fix: free space" in last
     assert names(old) == ["old"]
     assert names(old.parent) == ["set"]
 
