@@ -1,5 +1,6 @@
 """The policy node, on the embedded policy when nothing else is said; it moves nothing unless told to."""
 
+import os
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
@@ -8,7 +9,11 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
-PARAMS_FILE = Path(__file__).parent.parent / "config" / "policy.yaml"
+CONFIG = Path(__file__).parent.parent / "config"
+PARAMS_FILE = CONFIG / "policy.yaml"
+# The name changed with Fast DDS 3, which ROS 2 has from Kilted on.
+DDS_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+BEFORE_KILTED = ("humble", "iron", "jazzy")
 
 # launch argument and parameter -> default (empty: as in params_file), what it is, type the node expects
 PARAMETERS = {
@@ -26,6 +31,10 @@ OTHERS = {
     "namespace": ("", "namespace of the node and its topics"),
     "third_person_topic": ("camera/third_person/image", "topic of the third-person camera"),
     "wrist_topic": ("camera/wrist/image", "topic of the wrist camera"),
+    "dds_profile": (
+        str(CONFIG / "fastdds.xml"),
+        "Fast DDS profile of the node; none for Fast DDS's defaults",
+    ),
 }
 CAMERAS = {"third_person_topic": "camera/third_person/image", "wrist_topic": "camera/wrist/image"}
 
@@ -49,9 +58,17 @@ def make_node(context: LaunchContext) -> list[LifecycleNode]:
             namespace=LaunchConfiguration("namespace"),
             parameters=[LaunchConfiguration("params_file"), overrides],
             remappings=remappings,
+            additional_env=dds_environment(LaunchConfiguration("dds_profile").perform(context)),
             output="screen",
         )
     ]
+
+
+def dds_environment(profile: str) -> dict[str, str]:
+    """Name the profile to Fast DDS, unless there is none or the user has named one."""
+    if profile in ("", "none") or any(name in os.environ for name in DDS_PROFILE_VARIABLES):
+        return {}
+    return {DDS_PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") in BEFORE_KILTED]: profile}
 
 
 def generate_launch_description() -> LaunchDescription:

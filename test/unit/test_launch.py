@@ -66,6 +66,9 @@ def test_camera_topics_are_those_the_node_subscribes_to() -> None:
         assert topic == f"camera/{camera}/image" == table("OTHERS")[argument][0]
 
 
-def test_the_parameter_file_is_where_the_launch_file_looks() -> None:
-    assert (ROOT / "config" / "policy.yaml").is_file()
-    assert 'parent.parent / "config" / "policy.yaml"' in ast.unparse(TREE).replace("'", '"')
+def test_the_files_the_launch_file_names_are_where_it_looks() -> None:
+    source = ast.unparse(TREE).replace("'", '"')
+    assert 'CONFIG = Path(__file__).parent.parent / "config"' in source
+    for name in ("policy.yaml", "fastdds.xml"):
+        assert f'CONFIG / "{name}"' in source
+        assert (ROOT / "config" / name).is_file()
