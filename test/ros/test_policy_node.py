@@ -179,8 +179,8 @@ def test_an_emergency_stop_lasts_until_reset_whatever_is_released_or_restarted(m
     moving.wait_until(lambda: button.get_subscription_count() == 1, "a listener")
     button.publish(Bool(data=True))
     moving.wait_for_stop("estop")
-    assert moving.robot.speeds[-1] == 0.0, "a zero command ends the motion"
     button.publish(Bool(data=False))
+    moving.wait_until(lambda: moving.robot.speeds[-1] == 0.0, "the zero command that ends the motion")
     moving.assert_still()
     moving.deactivate()
     assert moving.transition(moving.node.trigger_activate)
