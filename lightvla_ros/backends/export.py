@@ -74,7 +74,8 @@ def export_bundle(
     Raises:
         BundleError: the directory is in use, or the disk is full.
         CheckpointError: a weight of a stored model cannot be read or is not finite.
-        ConfigError: the precision is unknown, or policy and model contradict each other.
+        ConfigError: the precision is unknown, a bucket is out of range, or policy and model contradict
+            each other.
         SpecError: a weight is too large for float16.
     """
     dtype = _dtype(precision)
@@ -94,7 +95,7 @@ def export_bundle(
         model=stored.config,
         policy=policy,
         parts={},
-        length_buckets=tuple(length_buckets or default_retained_buckets(stored.config.num_patches)),
+        length_buckets=_checked_buckets(length_buckets, stored.config.num_patches),
         prompt_buckets=tuple(prompt_buckets or default_prompt_buckets(policy.max_prompt_tokens - 1)),
         tokenizer=None if tokenizer is None else TOKENIZER_NAME,
         notes=dict(notes or {}),
@@ -127,6 +128,20 @@ def _write_parts(
             stage.record(name, part)
         parts[name] = part
     return parts
+
+
+def _checked_buckets(buckets: Sequence[int] | None, num_patches: int) -> tuple[int, ...]:
+    """Return retained counts ascending, all tokens among them."""
+    if buckets is None:
+        return default_retained_buckets(num_patches)
+    if not all(1 <= count <= num_patches for count in buckets):
+        raise ConfigError(
+            "length buckets",
+            got=list(buckets),
+            expected=f"counts from 1 to {num_patches}, the model's visual tokens",
+            fix="take those that `lightvla bench --suggest-buckets` suggests",
+        )
+    return tuple(sorted({*buckets, num_patches}))
 
 
 def _identity(manifest: Manifest, inline_bytes: int) -> dict[str, Any]:

@@ -41,6 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="vision and decoder weights for ONNX Runtime on CPU: int8 or int4; kept only when it verifies",
     )
     parser.add_argument("--no-verify", action="store_true", help="keep a quantised bundle that fails")
+    parser.add_argument(
+        "--buckets",
+        type=int,
+        nargs="+",
+        metavar="K",
+        help="retained counts that engines with static shapes are built for, as `lightvla bench "
+        "--suggest-buckets` gives them (default: the source's, or finer where pruned sets usually lie)",
+    )
     parser.add_argument("--statistics-key", help="data set whose statistics apply, where there are several")
     parser.add_argument(
         "--notes", type=Path, help="JSON object to keep in the manifest: how the model was made, how it did"
@@ -146,7 +154,7 @@ def _export(source: _Source, args: argparse.Namespace, precision: str, progress:
             directory,
             precision=precision,
             tokenizer=source.tokenizer,
-            length_buckets=source.length_buckets,
+            length_buckets=args.buckets or source.length_buckets,
             prompt_buckets=source.prompt_buckets,
             notes=source.notes,
             overwrite=args.force,

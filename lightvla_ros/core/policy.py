@@ -80,6 +80,23 @@ class Policy(Protocol):
         ...
 
 
+def warm_up(policy: Policy) -> None:
+    """Answer a black observation: first inferences set things up and take longer than any other.
+
+    Raises:
+        LightVlaError: the policy fails on it.
+    """
+    spec, black = policy.spec, np.zeros((480, 640, 3), dtype=np.uint8)
+    policy.predict_chunk(
+        Observation(
+            images=dict.fromkeys(spec.camera_names, black),
+            proprio=np.zeros(spec.proprio_dim),
+            instruction="warm up",
+            stamp_ns=0,
+        )
+    )
+
+
 class Engine(Protocol):
     """The stages of a pruned policy on one backend.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import traceback
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 
@@ -17,7 +16,7 @@ from lightvla_ros.core.metrics import RateMeter
 from lightvla_ros.core.observation import ActionChunk, Observation
 from lightvla_ros.core.output import Output
 from lightvla_ros.core.pacing import FixedRateThread
-from lightvla_ros.core.policy import Policy, PolicySpec
+from lightvla_ros.core.policy import Policy, PolicySpec, warm_up
 from lightvla_ros.core.watchdog import StopReason
 from lightvla_ros.core.worker import InferenceWorker
 from lightvla_ros.nodes.commands import check_actions, make_command_output
@@ -171,16 +170,8 @@ class PolicySession:
         self._log.error(f"motion stops: {text}", throttle_duration_sec=_LOG_EVERY_S)
 
     def _warm_up(self) -> None:
-        black = np.zeros((480, 640, 3), dtype=np.uint8)
         begun = time.monotonic()
-        self._policy.predict_chunk(
-            Observation(
-                images=dict.fromkeys(self._spec.camera_names, black),
-                proprio=np.zeros(self._spec.proprio_dim),
-                instruction="warm up",
-                stamp_ns=0,
-            )
-        )
+        warm_up(self._policy)
         self._log.info(
             f"policy {self._spec.name!r} on {self._spec.backend}: cameras {list(self._spec.camera_names)}, "
             f"{self._spec.num_visual_tokens} visual tokens, {self._spec.chunk_size} steps of "

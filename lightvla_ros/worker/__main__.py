@@ -17,7 +17,7 @@ from lightvla_ros.core.realtime import lower_process
 lower_process()
 
 from lightvla_ros.app import load_policy  # noqa: E402
-from lightvla_ros.core.policy import Policy  # noqa: E402
+from lightvla_ros.core.policy import Policy, warm_up  # noqa: E402
 from lightvla_ros.worker.channel import Channel, ChannelClosed  # noqa: E402
 from lightvla_ros.worker.messages import pack_chunk, pack_error, pack_spec, unpack_observation  # noqa: E402
 
@@ -40,6 +40,7 @@ def _load(channel: Channel) -> Policy | None:
     options, _ = channel.receive()
     try:
         policy = load_policy(**options)
+        warm_up(policy)  # here, where a first inference may take its time without counting as hung
     except Exception as error:  # noqa: BLE001  # whatever it is, the parent must hear of it
         channel.send(pack_error(error))
         return None

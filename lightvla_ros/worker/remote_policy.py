@@ -27,11 +27,15 @@ class _Process:
     def __init__(self, options: Mapping[str, Any], start_timeout_s: float) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "lightvla_ros.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "lightvla_ros.worker", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                )
+            except OSError as error:
+                ours.close()
+                raise _not_started(error) from error
         self._channel = Channel(ours)
         try:
             self._channel.send(options)
@@ -92,6 +96,15 @@ class _Process:
             expected="a running process",
             fix="it is restarted; its last output is in the log",
         )
+
+
+def _not_started(error: Exception) -> WorkerError:
+    return WorkerError(
+        "inference process",
+        got=f"not started: {error}",
+        expected="a running process",
+        fix="free memory or mend what it names; it is tried again a few times",
+    )
 
 
 class RemotePolicy:
@@ -192,7 +205,8 @@ class RemotePolicy:
             try:
                 process = self._start()
             except LightVlaError as error:
-                self._failure = error
+                # Not the error itself: whatever it is, it lasts only until a restart succeeds.
+                self._failure = _not_started(error)
                 next_delay_s = self._budget.next_delay_s(time.monotonic())
                 if next_delay_s is None:
                     self._give_up(error)

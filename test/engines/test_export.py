@@ -405,3 +405,11 @@ def test_options_that_contradict_the_source_are_refused(
     with pytest.raises(LightVlaError, match=message):
         command(export, tiny_bundle, "--out", tmp_path / "new", *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_buckets_are_taken_as_suggested_and_all_tokens_added(tiny_bundle: Path, tmp_path: Path) -> None:
+    arguments = (tiny_bundle, "--out", tmp_path / "new", "--buckets")
+    with pytest.raises(ConfigError, match=r"length buckets; got \[4, 33\]; expected counts from 1 to 32"):
+        command(export, *arguments, 4, 33)
+    assert command(export, *arguments, 12, 4) == 0
+    assert Manifest.read(tmp_path / "new").length_buckets == (4, 12, 32)

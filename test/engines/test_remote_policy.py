@@ -158,6 +158,27 @@ def test_a_process_that_keeps_ending_is_given_up_with_a_reason(tiny_bundle: Path
     policy.close()
 
 
+def test_a_restart_that_fails_is_tried_again(bundle_copy: Path) -> None:
+    policy = start(bundle_copy)
+    manifest = bundle_copy / "manifest.json"
+    content = manifest.read_text()
+    manifest.write_text("{")
+    assert policy.pid is not None
+    os.kill(policy.pid, signal.SIGKILL)
+    reasons: list[str] = []
+
+    def is_refused_for_the_manifest() -> bool:
+        with pytest.raises(WorkerError) as raised:
+            policy.predict_chunk(observation())
+        reasons.append(str(raised.value))
+        return "not started" in reasons[-1] and "invalid JSON" in reasons[-1]
+
+    until(is_refused_for_the_manifest)
+    manifest.write_text(content)
+    answer_when_back(policy)
+    policy.close()
+
+
 def test_a_policy_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no directory"):
         RemotePolicy({"path": str(tmp_path / "nowhere")}, check_instruction=str)
