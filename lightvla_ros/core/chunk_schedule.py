@@ -1,16 +1,23 @@
-"""Which action is due now: the newest chunk laid out in time. Time is always an argument."""
+"""Which action is due now, and when the next observation is wanted. Time is always an argument."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightvla_ros.core.errors import SpecError
+from lightvla_ros.core.chunk_plan import Plan, blend, ensemble
+from lightvla_ros.core.errors import ChunkError
+from lightvla_ros.core.metrics import Window
 from lightvla_ros.core.observation import ActionChunk
+from lightvla_ros.core.output_config import ScheduleConfig
+
+# More chunks than this never overlap in practice; the bound is for one whose steps last for ever.
+_MAX_ENSEMBLE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -19,66 +26,55 @@ class RemainingSteps:
 
     Attributes:
         actions: float32 [R, action_dim], R >= 1; read-only.
-        first_index: index of the first of them in its chunk.
-        stamp_ns: observation stamp of the chunk, whose step i is due at `stamp_ns + i * step_period_ns`.
+        stamp_ns: observation stamp of their chunk.
+        begins_ns: when the first of them begins; step j begins at `begins_ns + j * step_period_ns`.
         step_period_ns: time between two steps.
     """
 
     actions: NDArray[np.float32]
-    first_index: int
     stamp_ns: int
+    begins_ns: int
     step_period_ns: int
 
 
 class DueStep(NamedTuple):
-    """The step due now: float32 [action_dim], read-only, and when it began."""
+    """What is due now: float32 [action_dim], read-only, when its step began, and its observation's stamp."""
 
     action: NDArray[np.float32]
     begins_ns: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Plan:
-    actions: NDArray[np.float32]
     stamp_ns: int
-    step_period_ns: int
-
-    def index(self, now_ns: int) -> int:
-        """Index of the step due at a time; outside 0..len-1 where the chunk has none."""
-        return (now_ns - self.stamp_ns) // self.step_period_ns
 
 
 class ChunkSchedule:
     """The newest chunk, sampled by time.
 
-    Step i is due in `[stamp + i * period, stamp + (i + 1) * period)` and at no other time, so a late
-    chunk starts in its middle and a step of the past never comes back. A chunk replaces the schedule
-    at once; where the old one still has a step due, the two are blended (never the gripper).
+    In modes `continuous` and `threshold` step i is due in `[stamp + i * period, stamp + (i + 1) * period)`
+    and at no other time, so a late chunk starts in its middle and a step of the past never comes back. In
+    mode `sync` the robot stood still meanwhile, so a chunk starts at its first step when it comes. A
+    chunk replaces the schedule at once; where others still have a step due, they are joined
+    (`chunk_plan`), but never the gripper.
 
     Every method may be called from any thread.
 
     Args:
-        new_weight: weight of the newer chunk in the blend, 0 < w <= 1.
-        execution_horizon: steps of a chunk that are executed before a newer observation is wanted; 1 wants
-            every one.
-        gripper_index: action dimension that is never blended.
+        config: mode, horizon and blending.
     """
 
-    def __init__(
-        self, *, new_weight: float = 0.7, execution_horizon: int = 1, gripper_index: int = -1
-    ) -> None:
-        self.new_weight = new_weight
-        self.execution_horizon = execution_horizon
-        self._gripper_index = gripper_index
+    def __init__(self, config: ScheduleConfig | None = None) -> None:
+        self.config = config or ScheduleConfig()
         self._lock = threading.Lock()
         self._epoch = 0
-        self._plan: _Plan | None = None
+        self._plan: Plan | None = None
+        self._given: deque[Plan] = deque(maxlen=_MAX_ENSEMBLE)
+        self._latencies_ns = Window(size=64)
+        self._latency_p95_ns = 0.0
 
     def reset(self, epoch: int) -> None:
         """Drop everything; from now on only chunks of this epoch are taken."""
         with self._lock:
             self._epoch = epoch
             self._plan = None
+            self._given.clear()
 
     def replace(self, chunk: ActionChunk, now_ns: int) -> bool:
         """Put a finished chunk in place of the schedule.
@@ -88,26 +84,39 @@ class ChunkSchedule:
             one already scheduled, or whose steps are all past.
 
         Raises:
-            SpecError: the chunk is empty, misshapen or not finite; the schedule stays as it was.
+            ChunkError: the chunk is empty, misshapen or not finite; the schedule stays as it was.
         """
         _check(chunk)
         with self._lock:
-            old = self._plan
-            outdated = old is not None and chunk.stamp_ns < old.stamp_ns
-            end_ns = chunk.stamp_ns + len(chunk.actions) * chunk.step_period_ns
-            if chunk.epoch != self._epoch or outdated or end_ns <= now_ns:
+            if chunk.epoch != self._epoch:
                 return False
-            self._plan = self._blended(old, chunk, now_ns)
+            self._note_latency(now_ns - chunk.stamp_ns)
+            new, old = self._lay_out(chunk, now_ns), self._plan
+            if old is not None and old.actions.shape[1] != new.actions.shape[1]:
+                old = None
+                self._given.clear()
+            if new.ends_ns <= now_ns or (old is not None and new.stamp_ns < old.stamp_ns):
+                return False
+            self._plan = self._joined(new, old, now_ns)
+            self._plan.actions.flags.writeable = False
+            self._given.append(new)
             return True
 
-    def is_fresh(self, stamp_ns: int) -> bool:
-        """Whether an observation of this stamp comes before the schedule's execution horizon is over."""
-        plan = self._plan
-        if plan is None or self.execution_horizon == 1:
-            return False
+    def wants(self, stamp_ns: int, now_ns: int) -> bool:
+        """Whether an inference from an observation of this stamp shall start now."""
+        plan, config = self._plan, self.config
+        if plan is None:
+            return True
+        if config.mode == "sync":
+            return stamp_ns >= plan.ends_ns
+        if config.mode == "threshold":
+            left_ns = plan.ends_ns - (now_ns + self._latency_p95_ns)
+            return left_ns <= config.threshold * (plan.ends_ns - plan.begins_ns)
+        if config.execution_horizon == 1:
+            return True
         # Half a step of tolerance: frames of the step itself arrive a little early as often as late.
-        horizon_ns = (2 * self.execution_horizon - 1) * plan.step_period_ns // 2
-        return stamp_ns - plan.stamp_ns < min(horizon_ns, len(plan.actions) * plan.step_period_ns)
+        horizon_ns = (2 * config.execution_horizon - 1) * plan.step_period_ns // 2
+        return stamp_ns - plan.stamp_ns >= min(horizon_ns, plan.ends_ns - plan.begins_ns)
 
     def sample(self, now_ns: int) -> NDArray[np.float32] | None:
         """Return the action due now, float32 [action_dim], read-only; None when there is none."""
@@ -117,55 +126,61 @@ class ChunkSchedule:
     def due(self, now_ns: int) -> DueStep | None:
         """Return the step due now; None when there is none."""
         plan = self._plan
-        if plan is None:
+        if plan is None or not plan.begins_ns <= now_ns < plan.ends_ns:
             return None
-        index = plan.index(now_ns)
-        if not 0 <= index < len(plan.actions):
-            return None
-        return DueStep(plan.actions[index], plan.stamp_ns + index * plan.step_period_ns)
+        (action,), _ = plan.sample(np.array([now_ns]))
+        action.flags.writeable = False
+        return DueStep(action, plan.begin_of_step_ns(now_ns), plan.stamp_ns)
 
     def remaining(self, now_ns: int) -> RemainingSteps | None:
-        """Return the steps due at `now_ns` or later; None when there are none."""
+        """Return the steps that begin at `now_ns` or later; None when there are none."""
         plan = self._plan
         if plan is None:
             return None
-        first = max(0, -((plan.stamp_ns - now_ns) // plan.step_period_ns))
+        first = max(0, -((plan.begins_ns - now_ns) // plan.step_period_ns))
         if first >= len(plan.actions):
             return None
         return RemainingSteps(
             actions=plan.actions[first:],
-            first_index=first,
             stamp_ns=plan.stamp_ns,
+            begins_ns=plan.begins_ns + first * plan.step_period_ns,
             step_period_ns=plan.step_period_ns,
         )
 
-    def _blended(self, old: _Plan | None, chunk: ActionChunk, now_ns: int) -> _Plan:
-        actions = np.array(chunk.actions, dtype=np.float32)
-        if old is not None and old.actions.shape[1] == actions.shape[1]:
-            # A step already begun is compared with what the old plan does now, not with its past.
-            starts = chunk.stamp_ns + chunk.step_period_ns * np.arange(len(actions), dtype=np.int64)
-            old_index = (np.maximum(starts, now_ns) - old.stamp_ns) // old.step_period_ns
-            overlap = (starts + chunk.step_period_ns > now_ns) & (old_index >= 0)
-            overlap &= old_index < len(old.actions)
-            gripper = actions[:, self._gripper_index].copy()
-            new, previous = actions[overlap], old.actions[old_index[overlap]]
-            blend = previous + np.float32(self.new_weight) * (new - previous)
-            actions[overlap] = np.clip(blend, np.minimum(new, previous), np.maximum(new, previous))
-            actions[:, self._gripper_index] = gripper
-        actions.flags.writeable = False
-        return _Plan(actions=actions, stamp_ns=chunk.stamp_ns, step_period_ns=chunk.step_period_ns)
+    def _lay_out(self, chunk: ActionChunk, now_ns: int) -> Plan:
+        waits = self.config.mode == "sync"
+        steps = self.config.execution_horizon if waits else len(chunk.actions)
+        return Plan(
+            actions=np.array(chunk.actions[:steps], dtype=np.float32),
+            stamp_ns=chunk.stamp_ns,
+            begins_ns=now_ns if waits else chunk.stamp_ns,
+            step_period_ns=chunk.step_period_ns,
+            interpolates=self.config.actions == "positions",
+        )
+
+    def _joined(self, new: Plan, old: Plan | None, now_ns: int) -> Plan:
+        if old is None or self.config.mode == "sync":
+            return new
+        if self.config.blending == "ensemble":
+            given = [plan for plan in self._given if plan.ends_ns > now_ns]
+            return ensemble(new, given, now_ns=now_ns, decay=self.config.ensemble_decay)
+        return blend(new, old, now_ns=now_ns, new_weight=self.config.blend_new_weight)
+
+    def _note_latency(self, latency_ns: int) -> None:
+        self._latencies_ns.add(latency_ns)
+        (self._latency_p95_ns,) = self._latencies_ns.percentiles(95)
 
 
 def _check(chunk: ActionChunk) -> None:
     shape = chunk.actions.shape
     if chunk.actions.ndim != 2 or 0 in shape or chunk.step_period_ns <= 0:
-        raise SpecError(
+        raise ChunkError(
             "action chunk",
             got=f"actions of shape {shape}, step period {chunk.step_period_ns} ns",
             expected="actions [chunk_size, action_dim] and a positive period",
         )
     if not np.isfinite(chunk.actions).all():
-        raise SpecError(
+        raise ChunkError(
             "action chunk",
             got=f"{np.count_nonzero(~np.isfinite(chunk.actions))} non-finite values",
             expected="finite numbers; the whole chunk is refused",

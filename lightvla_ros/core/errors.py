@@ -35,6 +35,10 @@ class SpecError(LightVlaError):
     """An array has the wrong shape, dtype or values for where it was passed."""
 
 
+class ChunkError(SpecError):
+    """An action chunk is misshapen or not finite; it is refused whole."""
+
+
 class CheckpointError(LightVlaError):
     """A checkpoint directory is missing something, corrupt or of another layout."""
 

@@ -64,6 +64,16 @@ class FramePair:
         )
 
 
+class _Slot:
+    """A remembered frame, and whether it was part of a pair."""
+
+    __slots__ = ("frame", "is_paired")
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.is_paired = False
+
+
 class FramePairing:
     """Match each new frame with the nearest frame of every other camera.
 
@@ -73,12 +83,15 @@ class FramePairing:
     Args:
         cameras: camera names, one or more.
         max_skew_ns: largest difference of the stamps within a pair.
+
+    Attributes:
+        unpaired: frames that were forgotten without having been part of a pair.
     """
 
     def __init__(self, cameras: Sequence[str], *, max_skew_ns: int) -> None:
         self.max_skew_ns = max_skew_ns
         self.unpaired = 0
-        self._frames: dict[str, deque[Frame]] = {name: deque(maxlen=_HISTORY) for name in cameras}
+        self._slots: dict[str, deque[_Slot]] = {name: deque(maxlen=_HISTORY) for name in cameras}
         self._newest_ns: int | None = None
 
     def add(self, camera: str, frame: Frame) -> FramePair | None:
@@ -87,30 +100,46 @@ class FramePairing:
         Returns:
             The pair it completes, if that is newer than every pair returned before; else None.
         """
-        self._frames[camera].append(frame)
-        frames = {name: _nearest(history, frame.stamp_ns) for name, history in self._frames.items()}
-        found = {name: match for name, match in frames.items() if match is not None}
-        if len(found) < len(frames):
+        history = self._slots[camera]
+        if len(history) == _HISTORY:
+            self.unpaired += not history[0].is_paired
+        history.append(_Slot(frame))
+        found = self._nearest(frame.stamp_ns)
+        if len(found) < len(self._slots) or _skew_ns(found) > self.max_skew_ns:
             return None
-        stamps = [match.stamp_ns for match in found.values()]
-        if max(stamps) - min(stamps) > self.max_skew_ns:
-            self.unpaired += 1
+        oldest_ns = min(slot.frame.stamp_ns for slot in found.values())
+        if self._newest_ns is not None and oldest_ns <= self._newest_ns:
             return None
-        if self._newest_ns is not None and min(stamps) <= self._newest_ns:
-            return None
-        self._newest_ns = min(stamps)
-        return FramePair(frames=found, stamp_ns=self._newest_ns)
+        for slot in found.values():
+            slot.is_paired = True
+        self._newest_ns = oldest_ns
+        return FramePair(frames={name: slot.frame for name, slot in found.items()}, stamp_ns=oldest_ns)
+
+    def nearest_skew_ns(self) -> int | None:
+        """How near the frames remembered come to each other; None while a camera has none."""
+        first = next(iter(self._slots.values()))
+        matches = [self._nearest(slot.frame.stamp_ns) for slot in first]
+        return min((_skew_ns(found) for found in matches if len(found) == len(self._slots)), default=None)
 
     def forget(self, camera: str) -> None:
         """Drop the frames of one camera, so that none of them is used any more."""
-        self._frames[camera].clear()
+        self._slots[camera].clear()
 
     def clear(self) -> None:
         """Forget every frame and which pair was the newest."""
-        for history in self._frames.values():
+        for history in self._slots.values():
             history.clear()
         self._newest_ns = None
 
+    def _nearest(self, stamp_ns: int) -> dict[str, _Slot]:
+        """The frame of each camera that is nearest to a time; cameras without frames are left out."""
+        return {
+            name: min(history, key=lambda slot: abs(slot.frame.stamp_ns - stamp_ns))
+            for name, history in self._slots.items()
+            if history
+        }
 
-def _nearest(history: deque[Frame], stamp_ns: int) -> Frame | None:
-    return min(history, key=lambda frame: abs(frame.stamp_ns - stamp_ns), default=None)
+
+def _skew_ns(found: Mapping[str, _Slot]) -> int:
+    stamps = [slot.frame.stamp_ns for slot in found.values()]
+    return max(stamps) - min(stamps)

@@ -45,3 +45,18 @@ class Window:
     def last(self) -> float | None:
         """The newest sample, None when there is none."""
         return self._samples[-1] if self._samples else None
+
+
+class Latencies:
+    """The newest durations of each stage; safe to note and read from two threads."""
+
+    def __init__(self) -> None:
+        self._windows: dict[str, Window] = {}
+
+    def note(self, stage: str, nanoseconds: float) -> None:
+        """Note how long a stage took."""
+        self._windows.setdefault(stage, Window()).add(nanoseconds / 1e6)
+
+    def percentiles_ms(self, *ranks: float) -> dict[str, tuple[float, ...]]:
+        """Percentiles of each stage that was noted, one per rank (0..100), ms."""
+        return {stage: window.percentiles(*ranks) for stage, window in list(self._windows.items())}

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from lightvla_ros.core.metrics import Window
 from lightvla_ros.core.realtime import become_realtime
 
+# Share of the period within which a tick is to be over, counted from its deadline.
+BUDGET = 0.1
+
 
 class Deadlines:
     """Multiples of a period that do not drift; late ones are skipped, never made up for in a burst.
@@ -37,7 +40,8 @@ class Deadlines:
 class FixedRateThread:
     """Call `tick` at every multiple of a period.
 
-    A tick that comes more than a period late is counted in `missed` and skipped.
+    A tick that comes more than a period late is counted in `missed` and skipped; one that is over later
+    than a tenth of the period after its deadline in `over_budget`.
 
     Args:
         name: name of the thread.
@@ -65,7 +69,9 @@ class FixedRateThread:
         self._on_unprivileged = on_unprivileged
         self._running = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.ticks = 0
         self.missed = 0
+        self.over_budget = 0
         self.lateness_ms = Window()
 
     def start(self) -> None:
@@ -84,13 +90,17 @@ class FixedRateThread:
             self._on_unprivileged(refusal)
         deadlines = Deadlines(self._period_ns, time.monotonic_ns())
         while self._running.is_set():
-            late_ns, skipped = deadlines.reached(_sleep_until(deadlines.next_ns))
+            now_ns = _sleep_until(deadlines.next_ns)
+            late_ns, skipped = deadlines.reached(now_ns)
+            due_ns = now_ns - late_ns
             self.missed += skipped
             self.lateness_ms.add(late_ns / 1e6)
             try:
                 self._tick()
             except Exception as error:  # noqa: BLE001  # the command path outlives any single failure
                 self._on_error(error)
+            self.ticks += 1
+            self.over_budget += time.monotonic_ns() - due_ns > BUDGET * self._period_ns
 
 
 def _sleep_until(deadline_ns: int) -> int:

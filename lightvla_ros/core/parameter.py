@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -106,8 +107,8 @@ def replace(section: Any, values: Mapping[str, object], prefix: str) -> Any:
 
 
 def coerce(value: object, like: object) -> object:
-    """Turn whole numbers into floats and lists into tuples where the value `like` is one."""
-    if isinstance(like, tuple) and isinstance(value, list | tuple):
+    """Turn whole numbers into floats, lists and arrays into tuples where the value `like` is one."""
+    if isinstance(like, tuple) and isinstance(value, list | tuple | array):
         item = like[0] if like else ""
         return tuple(coerce(entry, item) for entry in value)
     if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightvla_ros.core.errors import EngineError, ObservationError
+from lightvla_ros.core.errors import EngineError, LightVlaError, ObservationError
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer, binarize_gripper
 from lightvla_ros.core.observation import ActionChunk, Observation
 from lightvla_ros.core.preprocess import ImagePreprocessor
@@ -53,12 +53,29 @@ class PolicySpec:
         return len(self.camera_names) * self.grid[0] * self.grid[1]
 
 
+class Health(NamedTuple):
+    """Whether a policy can be asked.
+
+    Attributes:
+        problem: why no observation can be answered now; None when one can.
+        restarts: how often its process has been started again.
+    """
+
+    problem: LightVlaError | None = None
+    restarts: int = 0
+
+
 class Policy(Protocol):
     """Anything that turns an observation into an action chunk."""
 
     @property
     def spec(self) -> PolicySpec:
         """What the policy needs and gives."""
+        ...
+
+    @property
+    def health(self) -> Health:
+        """Whether it can be asked now; cheap, may be asked by any thread."""
         ...
 
     def check_instruction(self, instruction: str) -> None:
@@ -189,6 +206,11 @@ class PrunedPolicy:
     def spec(self) -> PolicySpec:
         """What the policy needs and gives."""
         return self._spec
+
+    @property
+    def health(self) -> Health:
+        """Always well: a failure is told by `predict_chunk`."""
+        return Health()
 
     def check_instruction(self, instruction: str) -> None:
         """Raise `InstructionError` when the instruction does not fit the model's prompt."""

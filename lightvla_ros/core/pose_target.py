@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from lightvla_ros.core.rotation import multiply_quaternions, rotation_vector_to_quaternion
 
@@ -22,37 +22,25 @@ class PoseTarget:
 
     A step's delta is added to the pose measured when the step begins, as LIBERO's controller does, and
     only then: a target repeated at a higher rate does not run away, and a missed step is not made up for.
-
-    Args:
-        workspace_min: [3], m; the target's position never leaves the box.
-        workspace_max: [3], m.
     """
 
-    def __init__(self, workspace_min: ArrayLike, workspace_max: ArrayLike) -> None:
-        self._low, self._high = np.asarray(workspace_min), np.asarray(workspace_max)
+    def __init__(self) -> None:
         self._step_ns: int | None = None
         self._pose: Pose | None = None
 
-    def move(
-        self, delta: NDArray[np.float64], measured: NDArray[np.float64], step_ns: int
-    ) -> tuple[Pose, bool]:
+    def move(self, delta: NDArray[np.float64], measured: NDArray[np.float64], step_ns: int) -> Pose:
         """Return the target while a step is due.
 
         Args:
             delta: [6], translation m and rotation vector rad, both in the base frame.
             measured: [>= 6], the end effector's position m and rotation vector rad.
             step_ns: when the step began; another one sets a new target.
-
-        Returns:
-            the target, and whether the workspace cut it short.
         """
-        if self._pose is not None and step_ns == self._step_ns:
-            return self._pose, False
-        wanted = measured[:3] + delta[:3]
-        position = np.clip(wanted, self._low, self._high)
-        turn, now = (rotation_vector_to_quaternion(v) for v in (delta[3:6], measured[3:6]))
-        self._step_ns, self._pose = step_ns, Pose(position, multiply_quaternions(turn, now))
-        return self._pose, bool((position != wanted).any())
+        if self._pose is None or step_ns != self._step_ns:
+            turn, now = (rotation_vector_to_quaternion(v) for v in (delta[3:6], measured[3:6]))
+            self._step_ns = step_ns
+            self._pose = Pose(measured[:3] + delta[:3], multiply_quaternions(turn, now))
+        return self._pose
 
     def hold(self, measured: NDArray[np.float64]) -> Pose:
         """Return the target that stands still: where the arm was when it was first told to."""

@@ -43,12 +43,12 @@ def matrix_to_rotation_vector(matrix: NDArray[np.float64]) -> NDArray[np.float64
 
 def rotation_vector_to_matrix(vector: ArrayLike) -> NDArray[np.float64]:
     """Turn axis times angle [3], rad, into a rotation matrix [3, 3] (Rodrigues)."""
-    v = np.asarray(vector, dtype=np.float64)
+    x, y, z = v = np.asarray(vector, dtype=np.float64)
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     angle = float(np.linalg.norm(v))
     if angle < _SMALLEST_SINE:
-        return np.eye(3)
-    x, y, z = v / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+        return np.asarray(np.eye(3) + cross)
+    cross /= angle
     return np.asarray(np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross)
 
 

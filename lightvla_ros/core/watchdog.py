@@ -6,6 +6,9 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True, slots=True)
 class StopReason:
@@ -66,6 +69,40 @@ class InputMonitor:
                 limit = f"expected at most stale_after_s = {self.stale_after_ns / 1e9:g} s"
                 return StopReason(f"stale:{name}", f"{name}: the newest is {age_ns / 1e9:.2f} s old; {limit}")
         return None
+
+
+class FrozenImages:
+    """Cameras whose images stay the same under new stamps. Not thread safe: the owner locks.
+
+    Args:
+        frozen_after_ns: how long a camera may repeat an image; 0 for ever.
+    """
+
+    def __init__(self, frozen_after_ns: int) -> None:
+        self.frozen_after_ns = frozen_after_ns
+        # camera -> the newest image and the stamp under which it came first
+        self._seen: dict[str, tuple[NDArray[np.uint8], int]] = {}
+
+    def add(self, camera: str, image: NDArray[np.uint8], stamp_ns: int) -> StopReason | None:
+        """Look at an image; returns why it forbids motion, or None."""
+        if not self.frozen_after_ns:
+            return None
+        before = self._seen.get(camera)
+        if before is None or not np.array_equal(before[0], image):
+            self._seen[camera] = image, stamp_ns
+            return None
+        same_ns = stamp_ns - before[1]
+        if same_ns <= self.frozen_after_ns:
+            return None
+        return StopReason(
+            f"frozen:{camera}",
+            f"{camera}: every pixel the same for {same_ns / 1e9:.2f} s; expected a new picture within "
+            f"camera.frozen_after_s = {self.frozen_after_ns / 1e9:g} s. Fix: restart the camera's driver",
+        )
+
+    def clear(self) -> None:
+        """Forget every image."""
+        self._seen.clear()
 
 
 class ClockState(enum.Enum):

@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from lightvla_ros.core.control_loop import ControlLoop
-from lightvla_ros.core.metrics import RateMeter, Window
+from lightvla_ros.core.metrics import Latencies, RateMeter, Window
+from lightvla_ros.core.watchdog import StopReason
 from lightvla_ros.nodes import qos
 
-_QUIET = ("no_instruction", "disabled", "inactive")
-_ERRORS = ("fault", "two_publishers", "instruction", "refused")
+# Kinds of stop by how much they ask of a person: nothing, an intervention, and a look for all others.
+_OK = ("no_instruction", "disabled", "inactive", "awaiting_chunk")
+_ERRORS = (
+    "fault",
+    "chunk",
+    "worker",
+    "two_publishers",
+    "two_commanders",
+    "instruction",
+    "refused",
+    "estop",
+)
 
 
 class Diagnostics:
     """Publish on /diagnostics."""
 
     def __init__(self, node: Node) -> None:
-        self._node = node
+        self._clock = node.get_clock()
+        # Nodes of several robots share the topic, so the namespace is told where there is one.
+        self._name = f"{node.get_fully_qualified_name().lstrip('/')}: policy"
+        self._message = DiagnosticArray()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
 
     def publish(self, status: DiagnosticStatus) -> None:
-        """Publish one status under the node's name."""
-        status.name = f"{self._node.get_name()}: policy"
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self._node.get_clock().now().to_msg()
-        self._publisher.publish(message)
+        """Publish one status under the node's full name, without the leading slash."""
+        status.name = self._name
+        self._message.status = [status]
+        self._message.header.stamp = self._clock.now().to_msg()
+        self._publisher.publish(self._message)
 
 
 def idle_status(reason: str, *, is_error: bool) -> DiagnosticStatus:
@@ -40,10 +55,6 @@ def idle_status(reason: str, *, is_error: bool) -> DiagnosticStatus:
 def running_status(loop: ControlLoop, values: Mapping[str, object]) -> DiagnosticStatus:
     """Make the status of a configured node: the loop's own state and what the caller adds."""
     reason = loop.stop_reason
-    level = DiagnosticStatus.OK
-    if reason is not None and reason.code not in _QUIET:
-        is_error = reason.code.partition(":")[0] in _ERRORS
-        level = DiagnosticStatus.ERROR if is_error else DiagnosticStatus.WARN
     table: dict[str, object] = {
         "active": loop.active,
         "enabled": loop.enabled,
@@ -52,11 +63,11 @@ def running_status(loop: ControlLoop, values: Mapping[str, object]) -> Diagnosti
         "stop_reason": reason.code if reason else "",
         **values,
         **_retained(loop.retained),
-        **_latencies(loop.latencies_ms),
+        **_latencies(loop.latencies),
         **dict(sorted(loop.counts().items())),
     }
     return DiagnosticStatus(
-        level=level,
+        level=_level(reason),
         message=reason.message if reason else f"acting on {loop.instruction!r}",
         values=[KeyValue(key=key, value=_text(value)) for key, value in table.items()],
     )
@@ -66,6 +77,13 @@ def rates(meters: Mapping[str, RateMeter]) -> dict[str, float]:
     """Read the current rate of each meter."""
     now_ns = time.monotonic_ns()
     return {f"{name}_rate_hz": meter.rate_hz(now_ns) for name, meter in meters.items()}
+
+
+def _level(reason: StopReason | None) -> Any:
+    kind = reason.code.partition(":")[0] if reason else None
+    if kind is None or kind in _OK:
+        return DiagnosticStatus.OK
+    return DiagnosticStatus.ERROR if kind in _ERRORS else DiagnosticStatus.WARN
 
 
 def _retained(retained: Window) -> dict[str, object]:
@@ -80,11 +98,11 @@ def _retained(retained: Window) -> dict[str, object]:
     }
 
 
-def _latencies(windows: Mapping[str, Window]) -> dict[str, object]:
+def _latencies(latencies: Latencies) -> dict[str, object]:
     return {
         f"{stage}_{name}_ms": value
-        for stage, window in list(windows.items())
-        for name, value in zip(("p50", "p95", "p99"), window.percentiles(50, 95, 99), strict=False)
+        for stage, values in latencies.percentiles_ms(50, 95, 99).items()
+        for name, value in zip(("p50", "p95", "p99"), values, strict=False)
     }
 
 

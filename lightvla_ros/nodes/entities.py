@@ -26,12 +26,22 @@ class Entities:
         return publisher
 
     def subscription(
-        self, kind: type[Any], topic: str, callback: Callable[[Any], None], profile: QoSProfile
+        self,
+        kind: type[Any],
+        topic: str,
+        callback: Callable[[Any], None],
+        profile: QoSProfile,
+        events: Any = None,
     ) -> Subscription[Any]:
-        """Create a subscription."""
-        subscription = self._node.create_subscription(kind, topic, callback, profile)
+        """Create a subscription; without `events`, publishers that offer less than it asks for are logged."""
+        subscription = self._node.create_subscription(kind, topic, callback, profile, event_callbacks=events)
         self._subscriptions.append(subscription)
         return subscription
+
+    def destroy_subscription(self, subscription: Subscription[Any]) -> None:
+        """Destroy one subscription before the others."""
+        self._subscriptions.remove(subscription)
+        self._node.destroy_subscription(subscription)
 
     def destroy(self) -> None:
         """Destroy them all; harmless when there are none."""

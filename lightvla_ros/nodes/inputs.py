@@ -10,17 +10,19 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray, String
 
 from lightvla_ros.core.config import NodeConfig
-from lightvla_ros.core.control_loop import STATE, ControlLoop
+from lightvla_ros.core.control_loop import ControlLoop
 from lightvla_ros.core.errors import InstructionError, ObservationError
 from lightvla_ros.core.frame_pairing import Frame, StampedObservation
 from lightvla_ros.core.policy import PolicySpec
+from lightvla_ros.core.sensor_inputs import STATE
 from lightvla_ros.nodes import conversions, qos
 from lightvla_ros.nodes.entities import Entities
+from lightvla_ros.nodes.matched_subscription import MatchedSubscription
+from lightvla_ros.nodes.qos import MatchedQos
 
 
 class Inputs:
@@ -56,6 +58,7 @@ class Inputs:
         self._report = report
         self._gripper: tuple[int, NDArray[np.float64]] | None = None
         self._pose: PoseStamped | None = None
+        self._matched: list[MatchedSubscription] = []
         self.camera_topics: dict[str, str] = {}
         self.state_topics: list[str] = []
         # Waiting messages are taken in this order: state before images, so that both are of one moment.
@@ -65,10 +68,19 @@ class Inputs:
         for camera in spec.camera_names:
             self._subscribe_camera(camera, config.camera.transport, config.camera.reliability)
 
+    def watch(self) -> None:
+        """Ask for the quality of service that publishers offer; called a few times per second."""
+        for subscription in self._matched:
+            subscription.match()
+
     def _subscribe(
-        self, kind: type[Any], topic: str, callback: Callable[[Any], None], profile: QoSProfile
+        self, kind: type[Any], topic: str, callback: Callable[[Any], None], wanted: MatchedQos
     ) -> str:
-        return str(self._entities.subscription(kind, topic, callback, profile).topic_name)
+        subscription = MatchedSubscription(
+            self._node, self._entities, kind=kind, topic=topic, callback=callback, qos=wanted
+        )
+        self._matched.append(subscription)
+        return subscription.topic
 
     def _subscribe_state(self) -> None:
         if self._proprio_config.source == "proprio":
@@ -78,7 +90,9 @@ class Inputs:
                 (JointState, "joint_states", self._on_joint_state),
                 (PoseStamped, "robot/eef_pose", self._on_pose),
             ]
-        self.state_topics = [self._subscribe(*topic, qos.ROBOT_STATE) for topic in topics]
+        self.state_topics = [
+            str(self._entities.subscription(*topic, qos.ROBOT_STATE).topic_name) for topic in topics
+        ]
 
     def _subscribe_camera(self, camera: str, transport: str, reliability: str) -> None:
         compressed = transport == "compressed"
@@ -135,7 +149,7 @@ class Inputs:
         logger = self._node.get_logger()
         try:
             before = self._loop.epoch
-            self._loop.instruct(message.data)
+            self._loop.instruct(message.data, self._now_ns())
             if self._loop.epoch != before:
                 logger.info(f"instruction {self._loop.instruction!r}, epoch {self._loop.epoch}")
         except InstructionError as error:

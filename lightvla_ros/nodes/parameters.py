@@ -25,7 +25,7 @@ class NodeParameters:
     Args:
         node: a node made with `automatically_declare_parameters_from_overrides=True`, which is how
             unknown names come to light.
-        on_change: takes the new configuration after a change at run time.
+        on_change: takes the new configuration after a change at run time; refuses it with `ConfigError`.
     """
 
     def __init__(self, node: Node, *, on_change: Callable[[NodeConfig], None]) -> None:
@@ -67,10 +67,10 @@ class NodeParameters:
         values = {change.name: change.value for change in changes if not change.name.startswith(_ROS_OWN)}
         try:
             config = with_values(self._config, values)
+            self._on_change(config)
         except ConfigError as problem:
             return SetParametersResult(successful=False, reason=str(problem))
         self._config = config
-        self._on_change(config)
         return SetParametersResult(successful=True)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # Humble has it nowhere else
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -19,7 +20,7 @@ from std_srvs.srv import SetBool, Trigger
 from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.errors import LightVlaError
 from lightvla_ros.core.policy import Policy
-from lightvla_ros.core.realtime import lift_process
+from lightvla_ros.core.realtime import lift_process, shorten_slice
 from lightvla_ros.nodes.diagnostics import Diagnostics, idle_status
 from lightvla_ros.nodes.entities import Entities
 from lightvla_ros.nodes.parameters import NodeParameters
@@ -93,8 +94,10 @@ class PolicyNode(LifecycleNode):
         self.refusal = ""
         self._parameters_of_node = NodeParameters(self, on_change=self._apply)
         self._diagnostics = Diagnostics(self)
-        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._guarded(self._publish_diagnostics))
-        self.create_timer(_WATCH_PERIOD_S, self._guarded(self._watch))
+        # By the computer's clock: why nothing moves must also be told when ROS time stands still.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._guarded(self._publish_diagnostics), clock=steady)
+        self.create_timer(_WATCH_PERIOD_S, self._guarded(self._watch), clock=steady)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/reset", self._on_reset)
 
@@ -235,6 +238,8 @@ def main(
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     node = PolicyNode(make_policy=make_policy)
+    if node.config.worker.separate_process:
+        shorten_slice()
     if node.config.realtime_priority > 1 and node.config.worker.separate_process:
         lift_process(node.config.realtime_priority - 1)  # the command thread itself goes one above
     try:

@@ -8,18 +8,20 @@ import traceback
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 
+from lightvla_ros.core.command_fit import check_actions
 from lightvla_ros.core.config import NodeConfig
-from lightvla_ros.core.control_loop import STATE, ControlLoop
-from lightvla_ros.core.errors import ConfigError, LightVlaError
+from lightvla_ros.core.control_loop import ControlLoop
+from lightvla_ros.core.errors import ConfigError, LightVlaError, WorkerError
 from lightvla_ros.core.frame_pairing import StampedObservation
 from lightvla_ros.core.metrics import RateMeter
 from lightvla_ros.core.observation import ActionChunk, Observation
-from lightvla_ros.core.output import Output
+from lightvla_ros.core.output import Command, Output
 from lightvla_ros.core.pacing import FixedRateThread
 from lightvla_ros.core.policy import Policy, PolicySpec, warm_up
+from lightvla_ros.core.sensor_inputs import STATE
 from lightvla_ros.core.watchdog import StopReason
 from lightvla_ros.core.worker import InferenceWorker
-from lightvla_ros.nodes.commands import check_actions, make_command_output
+from lightvla_ros.nodes.commands import CommandOutput, make_command_output
 from lightvla_ros.nodes.diagnostics import rates, running_status
 from lightvla_ros.nodes.entities import Entities
 from lightvla_ros.nodes.inputs import Inputs
@@ -31,6 +33,8 @@ _STOP_TIMEOUT_S = 10.0
 _LOG_EVERY_S = 5.0
 _POSE_DIMS = 6
 _EXPECTED_STOPS = ("no_instruction", "disabled", "waiting", "no_action")
+# What comes with every chunk in mode sync is no news.
+_UNTOLD_STOPS = ("awaiting_chunk",)
 
 
 class PolicySession:
@@ -56,14 +60,14 @@ class PolicySession:
         self._policy = policy
         self._spec = policy.spec
         self.loop = ControlLoop(config=config, spec=self._spec, check_instruction=policy.check_instruction)
-        self._rates = {name: RateMeter() for name in ("inference", "chunk", "command")}
-        self._command = make_command_output(
-            entities, config=config.command, limits=config.limits, spec=self._spec
-        )
+        self._rates = {name: RateMeter() for name in ("inference", "action", "command", "chunk")}
+        self._command = make_command_output(entities, config=config, spec=self._spec)
         self._gripper = GripperOutput(entities, config.gripper)
         self._chunk = ChunkOutput(entities, self._spec)
         self._masks = MaskOutputs(entities, config.masks, self._spec.camera_names)
         self._pacers: list[FixedRateThread] = []
+        self._last_step_ns = 0
+        self._told: StopReason | None = None
         self._warm_up()
         self._worker = InferenceWorker(
             predict=policy.predict_chunk, on_chunk=self._on_chunk, on_error=self.report
@@ -133,18 +137,17 @@ class PolicySession:
 
     def watch(self) -> None:
         """Look at the graph and log why motion stopped or went on; called a few times per second."""
+        self._inputs.watch()
+        self._watch_policy()
         for camera, topic in self._inputs.camera_topics.items():
-            message = rivals(self._node, topic)
-            if message is None:
-                self.loop.unblock(f"two_publishers:{camera}")
-            else:
-                self.loop.block(f"two_publishers:{camera}", message)
-        while self.loop.edges:
-            self._log_edge(self.loop.edges.popleft())
+            self._expect_one(f"two_publishers:{camera}", topic, "frames of two cameras would be mixed")
+        if self._command is not None:
+            self._expect_one("two_commanders", self._command.topic, "two nodes would pull at one robot")
+        for reason in self.loop.take_edges():
+            self._log_edge(reason)
 
     def status(self) -> DiagnosticStatus:
         """Describe the session for /diagnostics."""
-        missed = sum(pacer.missed for pacer in self._pacers)
         reason = self.loop.stop_reason
         values = {
             "stop_message": self._explain(reason) if reason else "",
@@ -154,7 +157,8 @@ class PolicySession:
             "num_visual_tokens": self._spec.num_visual_tokens,
             "observations_replaced": self._worker.replaced,
             "inferences_failed": self._worker.failed,
-            "ticks_missed": missed,
+            "worker_restarts": self._policy.health.restarts,
+            **self._ticks(),
         }
         status = running_status(self.loop, values)
         status.hardware_id = self._spec.name
@@ -168,6 +172,16 @@ class PolicySession:
         else:
             text = "".join(traceback.format_exception(error))
         self._log.error(f"motion stops: {text}", throttle_duration_sec=_LOG_EVERY_S)
+
+    def _ticks(self) -> dict[str, object]:
+        if not self._pacers:
+            return {}
+        command = self._pacers[0]
+        return {
+            "ticks": command.ticks,
+            "ticks_missed": command.missed,
+            "ticks_over_budget": command.over_budget,
+        }
 
     def _warm_up(self) -> None:
         begun = time.monotonic()
@@ -192,10 +206,18 @@ class PolicySession:
         if command.output is Output.HOLD:
             self._command.hold(command, now_ns)
         else:
-            self.loop.count("limited", self._command.move(command, now_ns))
+            self._move(self._command, command, now_ns, monotonic_ns)
+        self._rates["command"].mark(monotonic_ns)
+
+    def _move(self, output: CommandOutput, command: Command, now_ns: int, monotonic_ns: int) -> None:
+        is_limited = output.move(command, now_ns) or command.is_limited
+        self.loop.count("limited", is_limited)
+        self.loop.published(command, self._now_ns())
+        if command.step_ns != self._last_step_ns:
+            self._last_step_ns = command.step_ns
+            self._rates["action"].mark(monotonic_ns)
         if command.close_gripper is not None:
             self._gripper.publish(close=command.close_gripper)
-        self._rates["command"].mark(monotonic_ns)
 
     def _chunk_tick(self) -> None:
         steps = self.loop.remaining(self._now_ns())
@@ -203,7 +225,27 @@ class PolicySession:
             self._chunk.publish(steps)
             self._rates["chunk"].mark(time.monotonic_ns())
 
+    def _watch_policy(self) -> None:
+        """Tell of an inference process that is gone also while nothing is asked of it."""
+        problem = self._policy.health.problem
+        if problem is None:
+            self.loop.unblock("worker")
+        else:
+            self.loop.block("worker" if isinstance(problem, WorkerError) else "fault", str(problem))
+
+    def _expect_one(self, code: str, topic: str, consequence: str) -> None:
+        message = rivals(self._node, topic, consequence)
+        if message is None:
+            self.loop.unblock(code)
+        else:
+            self.loop.block(code, message)
+
     def _log_edge(self, reason: StopReason | None) -> None:
+        if reason is not None and reason.code in _UNTOLD_STOPS:
+            return
+        before, self._told = self._told, reason
+        if reason == before:
+            return
         if reason is None:
             self._log.info("moving")
             return
@@ -231,7 +273,7 @@ def check_fit(config: NodeConfig, spec: PolicySpec) -> None:
     Raises:
         ConfigError: the state vector or the action has another length.
     """
-    check_actions(config.command, spec)
+    check_actions(config, spec)
     proprio_dim = _POSE_DIMS + len(config.proprio.gripper_joints)
     if config.proprio.source == "eef_pose" and proprio_dim != spec.proprio_dim:
         raise ConfigError(

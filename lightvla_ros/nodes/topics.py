@@ -15,11 +15,17 @@ def describe_publishers(node: Node, topic: str) -> str:
     return f"{topic} has {len(publishers)} publishers" + (f": {', '.join(publishers)}" if publishers else "")
 
 
-def rivals(node: Node, topic: str) -> str | None:
-    """Say who publishes on a topic that should have one publisher; None when there is at most one."""
+def rivals(node: Node, topic: str, consequence: str) -> str | None:
+    """Say who publishes on a topic that should have one publisher; None when there is at most one.
+
+    Args:
+        node: asks the graph.
+        topic: name of the topic.
+        consequence: why a second publisher is bad.
+    """
     if node.count_publishers(topic) <= 1:
         return None
     return (
-        f"{describe_publishers(node, topic)}; expected one, frames of two cameras would be mixed. "
+        f"{describe_publishers(node, topic)}; expected one, {consequence}. "
         "Fix: stop or remap the others (one that was killed disappears after some seconds)"
     )

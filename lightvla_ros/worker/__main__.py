@@ -7,6 +7,7 @@ where DESCRIPTOR is the number of the connected socket it inherited. `RemotePoli
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -15,6 +16,9 @@ from lightvla_ros.core.realtime import lower_process
 
 # Inference must never outrank commands, and libraries start threads when they are imported.
 lower_process()
+# A second thread of NumPy's OpenBLAS spins between the small products of preprocessing: a whole core for
+# nothing. The backends have threads of their own.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from lightvla_ros.app import load_policy  # noqa: E402
 from lightvla_ros.core.policy import Policy, warm_up  # noqa: E402

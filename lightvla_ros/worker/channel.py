@@ -7,12 +7,14 @@ that ends. Messages alternate, request then answer, so the memory is never writt
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -58,9 +60,8 @@ class Channel:
             for (*_, offset), array in zip(places, contiguous.values(), strict=True):
                 view = np.frombuffer(self._own, array.dtype, array.size, start + offset)
                 view.reshape(array.shape)[...] = array
-            socket.send_fds(self._socket, [_ANNOUNCEMENT.pack(len(header), start + size)], descriptors)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise ChannelClosed from error
+            with _noticing_the_end():
+                socket.send_fds(self._socket, [_ANNOUNCEMENT.pack(len(header), start + size)], descriptors)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -75,11 +76,9 @@ class Channel:
             ChannelClosed: the other process is gone.
             TimeoutError: none came in time.
         """
-        self._socket.settimeout(timeout_s)
-        try:
+        with _noticing_the_end():
+            self._socket.settimeout(timeout_s)
             announcement, descriptors, _, _ = socket.recv_fds(self._socket, _ANNOUNCEMENT.size, 1)
-        except ConnectionResetError as error:
-            raise ChannelClosed from error
         if not announcement:
             raise ChannelClosed
         header_size, size = _ANNOUNCEMENT.unpack(announcement)
@@ -98,7 +97,9 @@ class Channel:
         return header["body"], arrays
 
     def close(self) -> None:
-        """Hang up; the other side notices."""
+        """Hang up; the other side notices, and so does a thread that waits here."""
+        with suppress(OSError):  # closed before, or the other side was first
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _grow(self, size: int) -> list[int]:
@@ -112,6 +113,16 @@ class Channel:
         os.ftruncate(descriptor, capacity)
         self._own = mmap.mmap(descriptor, capacity)
         return [descriptor]
+
+
+@contextmanager
+def _noticing_the_end() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.EBADF):  # by the other side, or by `close`
+            raise ChannelClosed from error
+        raise
 
 
 def _layout(arrays: Arrays) -> tuple[list[tuple[str, str, tuple[int, ...], int]], int]:

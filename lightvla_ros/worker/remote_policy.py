@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -13,19 +14,33 @@ from typing import Any
 
 from lightvla_ros.core.errors import EngineError, LightVlaError, WorkerError
 from lightvla_ros.core.observation import ActionChunk, Observation
-from lightvla_ros.core.policy import PolicySpec
+from lightvla_ros.core.policy import Health, PolicySpec
 from lightvla_ros.worker.channel import Channel, ChannelClosed
-from lightvla_ros.worker.messages import pack_observation, unpack_chunk, unpack_spec
+from lightvla_ros.worker.messages import Message, pack_observation, unpack_chunk, unpack_spec
 from lightvla_ros.worker.restarts import RestartBudget
 
 _END_TIMEOUT_S = 2.0
 
 
 class _Process:
-    """One life of the inference process."""
+    """One life of the inference process.
 
-    def __init__(self, options: Mapping[str, Any], start_timeout_s: float) -> None:
+    Args:
+        options: keyword arguments of `load_policy`.
+        problem: why it cannot be asked yet.
+
+    Raises:
+        WorkerError: it cannot be started.
+
+    Attributes:
+        problem: why it cannot be asked; None when it can.
+    """
+
+    def __init__(self, options: Mapping[str, Any], problem: LightVlaError | None = None) -> None:
+        self.problem = problem
+        self._lock = threading.Lock()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel = Channel(ours)
         with theirs:
             try:
                 self._process = subprocess.Popen(
@@ -34,30 +49,42 @@ class _Process:
                     stdin=subprocess.DEVNULL,
                 )
             except OSError as error:
-                ours.close()
+                self._channel.close()
                 raise _not_started(error) from error
-        self._channel = Channel(ours)
-        try:
+        with contextlib.suppress(ChannelClosed):  # it has ended already; who receives notices
             self._channel.send(options)
-            self.spec: PolicySpec = unpack_spec(self._receive(start_timeout_s)[0])
-        except BaseException:
-            self.end()
-            raise
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
+    def load(self, timeout_s: float) -> PolicySpec:
+        """Wait until it can be asked; a process that cannot load is ended."""
+        try:
+            return unpack_spec(self._receive(timeout_s)[0])
+        except BaseException:
+            self.end()
+            raise
+
     def ask(self, observation: Observation, timeout_s: float) -> ActionChunk:
+        """Have one observation answered; a process that does not answer is killed."""
         begun = time.perf_counter()
         try:
-            self._channel.send(*pack_observation(observation))
-        except ChannelClosed:
-            raise self._gone() from None
-        chunk = unpack_chunk(*self._receive(timeout_s))
+            chunk = unpack_chunk(*self._exchange(observation, timeout_s))
+        except WorkerError as error:
+            self._note(error)
+            self._process.kill()
+            self._process.wait()
+            raise
         elapsed_ms = (time.perf_counter() - begun) * 1e3
         transport_ms = elapsed_ms - sum(chunk.timings_ms.values())
         return replace(chunk, timings_ms={**chunk.timings_ms, "transport": transport_ms})
+
+    def wait(self) -> None:
+        """Wait for its end, which may be a long life away, and note it as its problem."""
+        self._process.wait()
+        self._channel.close()
+        self._note(self._gone())
 
     def end(self) -> None:
         """Hang up, and kill what does not go by itself."""
@@ -68,11 +95,19 @@ class _Process:
             self._process.kill()
             self._process.wait()
 
-    def kill(self) -> None:
-        self._process.kill()
-        self.end()
+    def _note(self, error: WorkerError) -> None:
+        """Note the first error: who asks and who supervises may notice the same end."""
+        with self._lock:
+            self.problem = self.problem or error
 
-    def _receive(self, timeout_s: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _exchange(self, observation: Observation, timeout_s: float) -> Message:
+        try:
+            self._channel.send(*pack_observation(observation))
+        except ChannelClosed:
+            raise self._gone() from None
+        return self._receive(timeout_s)
+
+    def _receive(self, timeout_s: float) -> Message:
         try:
             return self._channel.receive(timeout_s)
         except ChannelClosed:
@@ -110,9 +145,8 @@ def _not_started(error: Exception) -> WorkerError:
 class RemotePolicy:
     """`core.policy.Policy` over a supervised process.
 
-    The process that calls `predict_chunk` waits for the answer without holding Python's lock. When the
-    inference process ends or hangs, that call and those that follow raise `WorkerError` until a
-    restart, in a thread of its own, has succeeded.
+    The thread that calls `predict_chunk` waits for the answer without holding Python's lock. Another one
+    waits for the end of the process, asked or not, and starts it again; meanwhile `predict_chunk` raises.
 
     Args:
         options: keyword arguments of `lightvla_ros.app.load_policy`, JSON values.
@@ -139,11 +173,12 @@ class RemotePolicy:
         self._start_timeout_s, self._timeout_s = start_timeout_s, timeout_s
         self._budget = restarts or RestartBudget()
         self._closing = threading.Event()
-        self._restarter: threading.Thread | None = None
-        self._failure: LightVlaError | None = None
-        self.restarts = 0
-        self._process: _Process | None = self._start()
-        self._spec = self._process.spec
+        self._lock = threading.Lock()  # no process is started behind the back of `close`
+        self._restarts = 0
+        self._process = _Process(self._options)
+        self._spec = self._process.load(start_timeout_s)
+        self._supervisor = threading.Thread(target=self._supervise, name="inference-supervisor", daemon=True)
+        self._supervisor.start()
 
     @property
     def spec(self) -> PolicySpec:
@@ -151,10 +186,15 @@ class RemotePolicy:
         return self._spec
 
     @property
+    def health(self) -> Health:
+        """Whether it can be asked: a `WorkerError` while it is restarted, another when it was given up."""
+        return Health(self._process.problem, self._restarts)
+
+    @property
     def pid(self) -> int | None:
-        """Process id of the inference process; None while there is none."""
+        """Process id of the inference process; None while there is none to ask."""
         process = self._process
-        return process.pid if process else None
+        return None if process.problem else process.pid
 
     def check_instruction(self, instruction: str) -> None:
         """Raise `InstructionError` when the instruction cannot be used."""
@@ -165,62 +205,49 @@ class RemotePolicy:
 
         Raises:
             WorkerError: the process ended, hung or is being restarted.
+            EngineError: it was given up, or the policy failed.
         """
         process = self._process
-        if process is None:
-            raise self._failure or WorkerError("inference process", got="none", expected="a running one")
-        try:
-            return process.ask(observation, self._timeout_s)
-        except WorkerError as error:
-            self._process = None
-            process.kill()
-            self._restart_later(error)
-            raise
+        if process.problem is not None:
+            raise process.problem
+        return process.ask(observation, self._timeout_s)
 
     def close(self) -> None:
         """End the process; the policy cannot be used afterwards."""
-        self._closing.set()
-        if self._restarter is not None:
-            self._restarter.join()
-        process, self._process = self._process, None
-        if process is not None:
-            process.end()
+        with self._lock:
+            self._closing.set()
+        self._process.end()
+        self._supervisor.join()
 
-    def _start(self) -> _Process:
-        return _Process(self._options, self._start_timeout_s)
+    def _supervise(self) -> None:
+        while True:
+            self._process.wait()
+            if self._closing.is_set():
+                return
+            delay_s = self._budget.next_delay_s(time.monotonic())
+            if delay_s is None:
+                self._process.problem = self._given_up()
+                return
+            self._closing.wait(delay_s)
+            self._restart()
 
-    def _restart_later(self, error: LightVlaError) -> None:
-        delay_s = self._budget.next_delay_s(time.monotonic())
-        if delay_s is None:
-            self._give_up(error)
-            return
-        self._failure = error
-        self._restarter = threading.Thread(
-            target=self._restart, args=(delay_s,), name="inference-restart", daemon=True
-        )
-        self._restarter.start()
-
-    def _restart(self, delay_s: float) -> None:
-        while not self._closing.wait(delay_s):
-            try:
-                process = self._start()
-            except LightVlaError as error:
-                # Not the error itself: whatever it is, it lasts only until a restart succeeds.
-                self._failure = _not_started(error)
-                next_delay_s = self._budget.next_delay_s(time.monotonic())
-                if next_delay_s is None:
-                    self._give_up(error)
+    def _restart(self) -> None:
+        try:
+            with self._lock:
+                if self._closing.is_set():
                     return
-                delay_s = next_delay_s
-                continue
-            self.restarts += 1
-            self._process = process
-            return
+                self._process = _Process(self._options, self._process.problem)
+            self._process.load(self._start_timeout_s)
+            self._restarts += 1
+            self._process.problem = None
+        except LightVlaError as error:
+            # Not the error itself: whatever it is, it lasts only until a restart succeeds.
+            self._process.problem = _not_started(error)
 
-    def _give_up(self, error: LightVlaError) -> None:
-        self._failure = EngineError(
+    def _given_up(self) -> EngineError:
+        return EngineError(
             "inference process",
-            got=f"{self._budget.max_restarts} restarts within a minute, the last after: {error}",
+            got=f"{self._budget.max_restarts} restarts within a minute, the last after: {self._process.problem}",
             expected="a process that stays up",
             fix="look for its output in the log, then cleanup and configure the node again",
         )

@@ -115,7 +115,39 @@ def test_a_killed_process_is_reported_and_comes_back(policy: RemotePolicy) -> No
     with pytest.raises(WorkerError, match="exit code -9"):
         policy.predict_chunk(observation())
     np.testing.assert_array_equal(answer_when_back(policy).actions, expected)
-    assert policy.restarts == 1
+    assert policy.health.restarts == 1
+
+
+def test_the_end_of_a_process_that_nobody_asks_is_noticed_and_mended(policy: RemotePolicy) -> None:
+    assert policy.health.problem is None
+    assert policy.pid is not None
+    os.kill(policy.pid, signal.SIGKILL)
+    problems: list[LightVlaError | None] = []
+
+    def is_noticed() -> bool:
+        problems.append(policy.health.problem)
+        return problems[-1] is not None
+
+    until(is_noticed)
+    assert isinstance(problems[-1], WorkerError)
+    assert "exit code -9" in str(problems[-1])
+    until(lambda: policy.health.problem is None)
+    assert policy.health.restarts == 1
+    policy.predict_chunk(observation())
+
+
+def test_closing_does_not_wait_for_a_restart_in_progress(tiny_bundle: Path) -> None:
+    policy = start(tiny_bundle)
+    for _ in range(2):
+        killed = policy._process.pid
+        os.kill(killed, signal.SIGKILL)
+        # The next one has been started but cannot have loaded yet: Python alone takes longer to start.
+        until(lambda killed=killed: policy._process.pid != killed)
+    os.kill(policy._process.pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    policy.close()
+    assert time.monotonic() - begun < WAIT_S / 2
+    assert not is_running(policy._process.pid)
 
 
 def test_a_hung_process_is_killed_and_comes_back(tiny_bundle: Path) -> None:
@@ -152,6 +184,7 @@ def test_a_process_that_keeps_ending_is_given_up_with_a_reason(tiny_bundle: Path
 
     lose_it()
     lose_it()
+    until(lambda: not isinstance(policy.health.problem, WorkerError))
     with pytest.raises(EngineError, match="1 restarts within a minute.*exit code -9.*configure") as raised:
         policy.predict_chunk(observation())
     assert not isinstance(raised.value, WorkerError)

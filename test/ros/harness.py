@@ -26,7 +26,7 @@ from trajectory_msgs.msg import JointTrajectory
 from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.errors import EngineError, InstructionError
 from lightvla_ros.core.observation import ActionChunk, Observation
-from lightvla_ros.core.policy import PolicySpec
+from lightvla_ros.core.policy import Health, PolicySpec
 from lightvla_ros.nodes.policy_node import PolicyNode
 
 TIMEOUT_S = 20.0
@@ -63,6 +63,10 @@ class SteadyPolicy:
         self.fail_on = fail_on
         self.seen: list[Observation] = []
         self.closed = False
+
+    @property
+    def health(self) -> Health:
+        return Health()
 
     def check_instruction(self, instruction: str) -> None:
         if len(instruction) > 100:
@@ -141,8 +145,11 @@ class Robot(Node):
             joints.header.stamp = stamp.to_msg()
             self._joints.publish(joints)
         for name in self.cameras:
-            self.image_publishers[name].publish(self.image(stamp.nanoseconds))
+            self.send_image(name, stamp.nanoseconds)
         self.image_stamps.append(stamp.nanoseconds)
+
+    def send_image(self, camera: str, stamp_ns: int) -> None:
+        self.image_publishers[camera].publish(self.image(stamp_ns))
 
     def _now(self) -> Time:
         if self.sim_time_ns is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -247,7 +249,30 @@ def test_masks_and_overlays_carry_the_stamp_of_their_image(moving: Bench) -> Non
 def test_diagnostics_tell_rates_latencies_and_counts(moving: Bench) -> None:
     moving.wait_until(lambda: float(moving.robot.status.get("command_rate_hz", 0)) > 10, "diagnostics")
     status = moving.robot.status
-    assert {"vision_p50_ms", "vision_p99_ms", "observation_age_p95_ms", "retained_last", "chunks"} <= set(
+    assert {"vision_p50_ms", "vision_p99_ms", "scheduled_p95_ms", "published_p95_ms", "received_p50_ms", "action_rate_hz", "retained_last", "chunks"} <= set(
         status
     )
     assert (status["instruction"], status["enabled"], status["num_visual_tokens"]) == ("go", "True", "32")
+
+
+def test_in_mode_sync_the_robot_moves_a_horizon_then_stands_still_for_the_next_chunk(
+    make_bench: MakeBench,
+) -> None:
+    policy = SteadyPolicy()
+    # Four steps end between two frames, so that frames that jitter do not decide what is seen.
+    policy.spec = dataclasses.replace(policy.spec, step_period_ns=30_000_000)
+    bench = make_bench(
+        policy,
+        enable_actuation=True,
+        command_rate_hz=100.0,
+        schedule__mode="sync",
+        schedule__execution_horizon=4,
+    )
+    bench.activate()
+    bench.robot.instruct("go")
+    bench.wait_until(lambda: len(bench.robot.moves) > 60, "five chunks")
+    moves = [speed != 0.0 for speed in bench.robot.speeds]
+    runs = [len(list(group)) for is_motion, group in itertools.groupby(moves) if is_motion]
+    assert max(runs) <= 13, "a tick more than the 12 of the horizon where one falls on both ends"
+    assert False in moves, "it stands still in between"
+    assert bench.reason in (None, "awaiting_chunk")

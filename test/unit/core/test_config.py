@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from array import array
 
 import pytest
 
@@ -34,6 +35,9 @@ def test_whole_numbers_and_lists_are_taken_where_floats_and_tuples_belong() -> N
     config = with_values(NodeConfig(), {"chunk_rate_hz": 10, "proprio.gripper_scales": [1, -1]})
     assert config.chunk_rate_hz == 10.0 and isinstance(config.chunk_rate_hz, float)
     assert config.proprio.gripper_scales == (1.0, -1.0)
+    # As ROS hands over what is changed at run time.
+    config = with_values(config, {"proprio.gripper_scales": array("d", [1.0, 2.0])})
+    assert config.proprio.gripper_scales == (1.0, 2.0)
 
 
 @pytest.mark.parametrize(

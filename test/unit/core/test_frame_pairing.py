@@ -30,9 +30,30 @@ def test_a_frame_waits_for_its_partner_of_the_same_moment() -> None:
     pairing.add("third_person", frame(100))
     pairing.add("wrist", frame(100))
     assert pairing.add("third_person", frame(150)) is None, "the wrist image of 100 is too old for it"
-    assert pairing.unpaired == 1
     pair = pairing.add("wrist", frame(150))
     assert pair is not None and pair.stamp_ns == 150
+
+
+def test_frames_count_as_unpaired_once_they_are_forgotten_without_a_partner() -> None:
+    pairing = FramePairing(CAMERAS, max_skew_ns=10)
+    for stamp in range(0, 2000, 100):
+        pairing.add("third_person", frame(stamp))
+        if stamp % 200 == 0:
+            pairing.add("wrist", frame(stamp))
+    # 20 frames, of which 12 are forgotten; every second one had a partner.
+    assert pairing.unpaired == 6
+
+
+def test_the_nearest_skew_is_what_a_person_must_allow_for_pairs() -> None:
+    pairing = FramePairing(CAMERAS, max_skew_ns=10)
+    pairing.add("third_person", frame(100))
+    assert pairing.nearest_skew_ns() is None
+    for stamp in (100, 200, 300):
+        pairing.add("third_person", frame(stamp))
+        pairing.add("wrist", frame(stamp + 40))
+    assert pairing.nearest_skew_ns() == 40
+    pairing.max_skew_ns = 40
+    assert pairing.add("wrist", frame(300)) is not None
 
 
 def test_a_slow_camera_finds_the_older_frame_it_belongs_to() -> None:

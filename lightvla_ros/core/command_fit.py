@@ -1,0 +1,50 @@
+"""Whether what a policy gives can be sent as the command that the configuration names."""
+
+from __future__ import annotations
+
+from lightvla_ros.core.config import NodeConfig
+from lightvla_ros.core.errors import ConfigError
+from lightvla_ros.core.joint_order import joint_order
+from lightvla_ros.core.policy import PolicySpec
+
+_POSE_DIMS = 6
+_END_EFFECTOR_DIMS = 7
+_NEEDED = {"twist": "deltas", "pose": "deltas", "jtc_point": "positions", "jtc_chunk": "positions"}
+_MEANINGS = {
+    "deltas": "it tells the end effector to move",
+    "positions": "its points are where the joints shall be",
+}
+
+
+def check_actions(config: NodeConfig, spec: PolicySpec) -> None:
+    """Check that a policy's actions can be sent as the command type.
+
+    Raises:
+        ConfigError: they mean something else, or their number does not fit.
+    """
+    kind = config.command.type
+    needed = _NEEDED.get(kind, config.schedule.actions)
+    if needed != config.schedule.actions:
+        raise ConfigError(
+            f"command.type {kind}",
+            got=f"schedule.actions {config.schedule.actions}",
+            expected=f"{needed}: {_MEANINGS[needed]}",
+            fix="set schedule.actions to what the policy gives; send deltas as twist, pose or forward "
+            "(joint velocities), positions as forward, jtc_point or jtc_chunk",
+        )
+    if kind in ("forward", "jtc_point", "jtc_chunk"):
+        joint_order(config.command.joint_names, spec.action_names[:-1])
+    if kind in ("twist", "pose") and len(spec.action_names) != _END_EFFECTOR_DIMS:
+        raise ConfigError(
+            f"command.type {kind}",
+            got=f"a policy with actions {list(spec.action_names)}",
+            expected="3 translations, 3 rotations and the gripper",
+            fix="set command.type to forward, jtc_point or jtc_chunk, or to none and use policy/action_chunk",
+        )
+    if kind == "pose" and spec.proprio_dim < _POSE_DIMS:
+        raise ConfigError(
+            "command.type pose",
+            got=f"a policy with a state of {spec.proprio_dim} numbers",
+            expected=f"{_POSE_DIMS} or more: targets start from the measured position and rotation vector",
+            fix="set command.type to twist",
+        )
