@@ -11,6 +11,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 CONFIG = Path(__file__).parent.parent / "config"
 PARAMS_FILE = CONFIG / "policy.yaml"
+CONTROLLERS = CONFIG / "controllers"
 # The name changed with Fast DDS 3, which ROS 2 has from Kilted on.
 DDS_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 BEFORE_KILTED = ("humble", "iron", "jazzy")
@@ -28,15 +29,19 @@ PARAMETERS = {
 # launch argument -> default and what it is
 OTHERS = {
     "params_file": (str(PARAMS_FILE), "YAML file with the node's parameters"),
+    "controller": ("", "profile laid over params_file: a name in config/controllers or a YAML file"),
     "namespace": ("", "namespace of the node and its topics"),
     "third_person_topic": ("camera/third_person/image", "topic of the third-person camera"),
     "wrist_topic": ("camera/wrist/image", "topic of the wrist camera"),
+    "command_topic": ("policy/command", "topic on which the controller listens"),
+    "gripper_topic": ("policy/gripper", "topic on which the gripper listens"),
     "dds_profile": (
         str(CONFIG / "fastdds.xml"),
         "Fast DDS profile of the node; none for Fast DDS's defaults",
     ),
 }
 CAMERAS = {"third_person_topic": "camera/third_person/image", "wrist_topic": "camera/wrist/image"}
+COMMANDS = {"command_topic": "policy/command", "gripper_topic": "policy/gripper"}
 
 
 def make_node(context: LaunchContext) -> list[LifecycleNode]:
@@ -46,7 +51,7 @@ def make_node(context: LaunchContext) -> list[LifecycleNode]:
         for name, (_, _, kind) in PARAMETERS.items()
         if LaunchConfiguration(name).perform(context)
     }
-    remappings = []
+    remappings = [(topic, LaunchConfiguration(argument)) for argument, topic in COMMANDS.items()]
     for argument, topic in CAMERAS.items():
         chosen = LaunchConfiguration(argument)
         remappings += [(topic, chosen), (f"{topic}/compressed", [chosen, "/compressed"])]
@@ -56,12 +61,28 @@ def make_node(context: LaunchContext) -> list[LifecycleNode]:
             executable="policy_node",
             name="lightvla_policy",
             namespace=LaunchConfiguration("namespace"),
-            parameters=[LaunchConfiguration("params_file"), overrides],
+            parameters=[
+                LaunchConfiguration("params_file"),
+                *controller_profile(LaunchConfiguration("controller").perform(context)),
+                overrides,
+            ],
             remappings=remappings,
             additional_env=dds_environment(LaunchConfiguration("dds_profile").perform(context)),
             output="screen",
         )
     ]
+
+
+def controller_profile(chosen: str) -> list[str]:
+    """Return the controller's parameter file in a list, empty when none is chosen."""
+    if not chosen:
+        return []
+    path = CONTROLLERS / f"{chosen}.yaml"
+    path = path if path.is_file() else Path(chosen)
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in CONTROLLERS.glob("*.yaml")))
+        raise FileNotFoundError(f"controller:={chosen}; expected a YAML file or one of {names}")
+    return [str(path)]
 
 
 def dds_environment(profile: str) -> dict[str, str]:

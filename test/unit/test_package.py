@@ -120,6 +120,7 @@ def test_data_files_are_complete_and_exist(setup_arguments: dict[str, Any]) -> N
         "share/ament_index/resource_index/packages/lightvla_ros",
         "share/lightvla_ros/package.xml",
         "share/lightvla_ros/config/policy.yaml",
+        "share/lightvla_ros/config/controllers/moveit_servo.yaml",
         "share/lightvla_ros/launch/policy.launch.py",
         "share/lightvla_ros/engines/mini/manifest.json",
     }
