@@ -17,18 +17,22 @@ from pathlib import Path
 from lightvla_ros import __version__
 from lightvla_ros.core.errors import LightVlaError
 
-COMMANDS = ("demo", "export", "build", "verify", "bench", "collect", "train", "eval", "doctor")
+COMMANDS = ("demo", "export", "build", "verify", "bench", "collect", "train", "eval", "top", "doctor")
 
 FAILED, INTERRUPTED = 1, 130
 
 # optional library -> the extra of setup.py that brings it
 EXTRAS = {
+    "accelerate": "train",
+    "diagnostic_msgs": "ros",
     "mujoco": "sim",
     "onnx": "export",
     "onnx_ir": "export",
     "onnxscript": "export",
+    "peft": "train",
     "rclpy": "ros",
     "safetensors": "torch",
+    "tensorboard": "train",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
     "torch": "torch",
