@@ -3,8 +3,8 @@
 A process like the policy node publishes TwistStamped, while one of its threads hands two 640x480
 images to the inference process, which answers one after the other and so keeps a core busy. In one run:
 
-- publisher_normal and rclpy_timer, side by side: this package's thread without any priority, and a
-  timer on the single-threaded executor of the same process;
+- publisher_normal and rclpy_timer, side by side: this package's thread without any priority but with the
+  node's short slices, and a timer on the single-threaded executor of the same process;
 - publisher: this package's thread with SCHED_FIFO, in a process lifted as the node lifts itself.
 """
 
@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from lightvla_ros.core.observation import Observation
 from lightvla_ros.core.pacing import FixedRateThread
-from lightvla_ros.core.realtime import lift_process
+from lightvla_ros.core.realtime import lift_process, shorten_slice
 from lightvla_ros.worker.remote_policy import RemotePolicy
 
 RATES_HZ = (20, 50, 100)
@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     arguments = parser.parse_args()
     rclpy.init()
+    shorten_slice()
     with inference(arguments.engine) as answered:
         begun = time.monotonic()
         measured = {rate_hz: run_at(rate_hz, arguments.seconds, realtime=False) for rate_hz in RATES_HZ}
