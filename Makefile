@@ -1,17 +1,21 @@
 # Each target sets up what it needs in .venv, once; requirements/constraints.txt has the pinned versions.
-.PHONY: help demo test check bench
+.PHONY: help demo test test-faults check bench soak
 
 help:
 	@echo "make demo    a simulated arm acts on instructions; picture and video in out/"
-	@echo "make test    every test"
+	@echo "make test    every test; make test-faults: only those where cameras, processes or the network fail"
 	@echo "make check   ruff, mypy and the fast tests"
 	@echo "make bench   latency of preprocessing and of every stage, jitter of the command thread"
+	@echo "make soak    ten minutes of the demo's nodes: memory, jitter and lost commands"
 
 demo: .venv/.run
 	scripts/run.sh lightvla demo --headless --episodes 3 --out out
 
 test: .venv/.develop
 	scripts/run.sh pytest
+
+test-faults: .venv/.develop
+	scripts/run.sh pytest test/faults
 
 check: .venv/.develop
 	scripts/run.sh ruff check .
@@ -23,6 +27,10 @@ bench: .venv/.develop
 	scripts/run.sh python bench/preprocess.py
 	scripts/run.sh lightvla bench engines/mini --random none
 	scripts/run.sh python bench/jitter.py --seconds 10
+	scripts/run.sh python bench/node_overhead.py --seconds 10
+
+soak: .venv/.run
+	scripts/run.sh python bench/soak.py
 
 .venv/.run: EXTRAS = ros,sim
 .venv/.develop: EXTRAS = ros,sim,torch,export,tensorrt-rtx,plot,dev

@@ -52,7 +52,8 @@ class ChunkSchedule:
     and at no other time, so a late chunk starts in its middle and a step of the past never comes back. In
     mode `sync` the robot stood still meanwhile, so a chunk starts at its first step when it comes. A
     chunk replaces the schedule at once; where others still have a step due, they are joined
-    (`chunk_plan`), but never the gripper.
+    (`chunk_plan`), but never the gripper. Only one that begins later, as the camera's clock is a little
+    ahead, leaves the one before in force until then.
 
     Every method may be called from any thread.
 
@@ -64,7 +65,8 @@ class ChunkSchedule:
         self.config = config or ScheduleConfig()
         self._lock = threading.Lock()
         self._epoch = 0
-        self._plan: Plan | None = None
+        # The newest plan, and before it the one in force until it begins, if there is one.
+        self._plans: tuple[Plan, ...] = ()
         self._given: deque[Plan] = deque(maxlen=_MAX_ENSEMBLE)
         self._latencies_ns = Window(size=64)
         self._latency_p95_ns = 0.0
@@ -73,7 +75,7 @@ class ChunkSchedule:
         """Drop everything; from now on only chunks of this epoch are taken."""
         with self._lock:
             self._epoch = epoch
-            self._plan = None
+            self._plans = ()
             self._given.clear()
 
     def replace(self, chunk: ActionChunk, now_ns: int) -> bool:
@@ -91,20 +93,22 @@ class ChunkSchedule:
             if chunk.epoch != self._epoch:
                 return False
             self._note_latency(now_ns - chunk.stamp_ns)
-            new, old = self._lay_out(chunk, now_ns), self._plan
+            new, old = self._lay_out(chunk, now_ns), self._newest
             if old is not None and old.actions.shape[1] != new.actions.shape[1]:
                 old = None
                 self._given.clear()
             if new.ends_ns <= now_ns or (old is not None and new.stamp_ns < old.stamp_ns):
                 return False
-            self._plan = self._joined(new, old, now_ns)
-            self._plan.actions.flags.writeable = False
+            joined = self._joined(new, old, now_ns)
+            joined.actions.flags.writeable = False
+            in_force = self._in_force(now_ns) if joined.begins_ns > now_ns else None
+            self._plans = (joined,) if in_force is None else (in_force, joined)
             self._given.append(new)
             return True
 
     def wants(self, stamp_ns: int, now_ns: int) -> bool:
         """Whether an inference from an observation of this stamp shall start now."""
-        plan, config = self._plan, self.config
+        plan, config = self._newest, self.config
         if plan is None:
             return True
         if config.mode == "sync":
@@ -125,16 +129,16 @@ class ChunkSchedule:
 
     def due(self, now_ns: int) -> DueStep | None:
         """Return the step due now; None when there is none."""
-        plan = self._plan
-        if plan is None or not plan.begins_ns <= now_ns < plan.ends_ns:
+        plan = self._in_force(now_ns)
+        if plan is None or now_ns >= plan.ends_ns:
             return None
         (action,), _ = plan.sample(np.array([now_ns]))
         action.flags.writeable = False
         return DueStep(action, plan.begin_of_step_ns(now_ns), plan.stamp_ns)
 
     def remaining(self, now_ns: int) -> RemainingSteps | None:
-        """Return the steps that begin at `now_ns` or later; None when there are none."""
-        plan = self._plan
+        """Return the newest chunk's steps that begin at `now_ns` or later; None when there are none."""
+        plan = self._newest
         if plan is None:
             return None
         first = max(0, -((plan.begins_ns - now_ns) // plan.step_period_ns))
@@ -146,6 +150,15 @@ class ChunkSchedule:
             begins_ns=plan.begins_ns + first * plan.step_period_ns,
             step_period_ns=plan.step_period_ns,
         )
+
+    @property
+    def _newest(self) -> Plan | None:
+        plans = self._plans
+        return plans[-1] if plans else None
+
+    def _in_force(self, now_ns: int) -> Plan | None:
+        """The newest plan that has begun."""
+        return next((plan for plan in reversed(self._plans) if plan.begins_ns <= now_ns), None)
 
     def _lay_out(self, chunk: ActionChunk, now_ns: int) -> Plan:
         waits = self.config.mode == "sync"

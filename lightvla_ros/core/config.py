@@ -103,6 +103,15 @@ class NodeConfig(Section):
         maximum=60.0,
         read_only=False,
     )
+    max_ahead_s: float = parameter(
+        0.1,
+        "How far the stamps of images and robot state may be ahead of this node's clock, as the clocks of "
+        "several computers or a simulator's publishing order let them; what is further ahead is refused.",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+        read_only=False,
+    )
     silence_after_s: float = parameter(
         1.0,
         "How long zero commands are held when no action is due, before the topic goes silent.",

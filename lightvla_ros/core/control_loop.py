@@ -157,10 +157,14 @@ class ControlLoop:
             self._asked_epoch = self.epoch
             return pair.observation(proprio=proprio, instruction=self.instruction, epoch=self.epoch)
 
-    def add_proprio(self, proprio: NDArray[np.float64], stamp_ns: int) -> None:
-        """Take the robot's state in, float64 [P], finite."""
+    def add_proprio(self, proprio: NDArray[np.float64], stamp_ns: int, now_ns: int) -> None:
+        """Take the robot's state in, float64 [P], finite.
+
+        Raises:
+            ObservationError: the stamp is in the future.
+        """
         with self._lock:
-            self._inputs.add_proprio(proprio, stamp_ns)
+            self._inputs.add_proprio(proprio, stamp_ns, now_ns)
 
     def refuse(self, name: str, message: str) -> None:
         """Note an input message that cannot be used; motion stops until a usable one comes."""
@@ -231,9 +235,11 @@ class ControlLoop:
             return command
 
     def remaining(self, now_ns: int) -> RemainingSteps | None:
-        """Return the steps still ahead, None unless active and instructed with a chunk in hand."""
+        """Return the steps still ahead, None unless active and instructed, with a chunk and no problem."""
         with self._lock:
-            return self._schedule.remaining(now_ns) if self.active and self.instruction else None
+            if not self.active or not self.instruction or self._problem(now_ns):
+                return None
+            return self._schedule.remaining(now_ns)
 
     def published(self, command: Command, now_ns: int) -> None:
         """Note that a command that moves went out; the first of a chunk tells its observation's age."""
@@ -273,6 +279,7 @@ class ControlLoop:
     def _wants(self, stamp_ns: int, now_ns: int) -> bool:
         """Whether to infer now: it is time, and nothing forbids it that a chunk cannot mend."""
         stopped = self._stops.first(other_than=_PASSING) or self._inputs.problem(now_ns)
+        stopped = stopped or self._stale_instruction(now_ns)
         if stopped or not self.instruction or not self._schedule.wants(stamp_ns, now_ns):
             return False
         # Where the moment is chosen, a second observation behind the one in flight would come too early.

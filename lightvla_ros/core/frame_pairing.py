@@ -118,7 +118,7 @@ class FramePairing:
     def nearest_skew_ns(self) -> int | None:
         """How near the frames remembered come to each other; None while a camera has none."""
         first = next(iter(self._slots.values()))
-        matches = [self._nearest(slot.frame.stamp_ns) for slot in first]
+        matches = [self._nearest(slot.frame.stamp_ns) for slot in first if not slot.is_paired]
         return min((_skew_ns(found) for found in matches if len(found) == len(self._slots)), default=None)
 
     def forget(self, camera: str) -> None:

@@ -41,6 +41,7 @@ class SensorInputs:
     def apply(self, config: NodeConfig) -> None:
         """Take over the values that may change while running."""
         self._stale_after_ns = round(config.stale_after_s * 1e9)
+        self._max_ahead_ns = round(config.max_ahead_s * 1e9)
         self._pairing.max_skew_ns = round(config.camera.max_pair_skew_s * 1e9)
         self._monitor.stale_after_ns = self._stale_after_ns
         self._frozen_images.frozen_after_ns = round(config.camera.frozen_after_s * 1e9)
@@ -68,7 +69,8 @@ class SensorInputs:
             ObservationError: the image has another size than before, or a stamp in the future.
         """
         self._counters[f"frames_{camera}"] += 1
-        self._check(camera, frame, now_ns)
+        self._check_size(camera, frame)
+        self._check_stamp(f"camera {camera}", frame.stamp_ns, now_ns)
         self._monitor.accept(camera, frame.stamp_ns)
         self._counters["frames_stale"] += now_ns - frame.stamp_ns > self._stale_after_ns
         frozen = self._frozen_images.add(camera, frame.image, frame.stamp_ns)
@@ -82,8 +84,13 @@ class SensorInputs:
             self._paired_ns = pair.stamp_ns
         return pair
 
-    def add_proprio(self, proprio: NDArray[np.float64], stamp_ns: int) -> None:
-        """Take the robot's state in, float64 [P], finite."""
+    def add_proprio(self, proprio: NDArray[np.float64], stamp_ns: int, now_ns: int) -> None:
+        """Take the robot's state in, float64 [P], finite.
+
+        Raises:
+            ObservationError: the stamp is in the future, from where it would never grow old.
+        """
+        self._check_stamp("the robot's state", stamp_ns, now_ns)
         self.proprio = proprio
         self._monitor.accept(STATE, stamp_ns)
 
@@ -113,7 +120,7 @@ class SensorInputs:
             "camera.max_pair_skew_s",
         )
 
-    def _check(self, camera: str, frame: Frame, now_ns: int) -> None:
+    def _check_size(self, camera: str, frame: Frame) -> None:
         size = self._sizes.setdefault(camera, frame.image.shape)
         if frame.image.shape != size:
             raise ObservationError(
@@ -122,10 +129,13 @@ class SensorInputs:
                 expected=f"{size[1]}x{size[0]} as since activation",
                 fix="set the camera back, or call ~/reset to go on with the new size",
             )
-        if frame.stamp_ns - now_ns > self._stale_after_ns:
+
+    def _check_stamp(self, source: str, stamp_ns: int, now_ns: int) -> None:
+        if stamp_ns - now_ns > self._max_ahead_ns:
             raise ObservationError(
-                f"stamp of camera {camera}",
-                got=f"{(frame.stamp_ns - now_ns) / 1e9:.2f} s in the future",
-                expected="the time of this node's clock",
+                f"stamp of {source}",
+                got=f"{(stamp_ns - now_ns) / 1e9:.2f} s in the future",
+                expected="the time of this node's clock, at most max_ahead_s = "
+                f"{self._max_ahead_ns / 1e9:g} s ahead",
                 fix="synchronise the clocks, and set use_sim_time alike everywhere",
             )

@@ -132,13 +132,15 @@ class Inputs:
             return
         gripper_stamp_ns, gripper = self._gripper
         proprio = conversions.proprio_from_pose(self._pose.pose, gripper)
-        self._loop.add_proprio(proprio, min(gripper_stamp_ns, conversions.stamp_ns(self._pose.header.stamp)))
+        stamp_ns = min(gripper_stamp_ns, conversions.stamp_ns(self._pose.header.stamp))
+        self._loop.add_proprio(proprio, stamp_ns, self._now_ns())
 
     def _on_proprio(self, message: Float64MultiArray) -> None:
         with self._refusing(STATE):
             proprio = conversions.proprio_from_array(message, self._proprio_dim)
             # The message has no stamp of its own.
-            self._loop.add_proprio(proprio, self._now_ns())
+            now_ns = self._now_ns()
+            self._loop.add_proprio(proprio, now_ns, now_ns)
 
     def _on_estop(self, message: Bool) -> None:
         # Latched: a button that is released must not set the arm in motion again.

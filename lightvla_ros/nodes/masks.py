@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 
-from lightvla_ros.core.output_config import MaskConfig
 from lightvla_ros.core.frame_pairing import StampedObservation
 from lightvla_ros.core.observation import ActionChunk
+from lightvla_ros.core.output_config import MaskConfig
 from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.entities import Entities
 from lightvla_ros.nodes.outputs import write_time

@@ -144,7 +144,7 @@ class Robot(Node):
             joints = JointState(name=["finger_left", "finger_right"], position=list(self.fingers))
             joints.header.stamp = stamp.to_msg()
             self._joints.publish(joints)
-        for name in self.cameras:
+        for name in tuple(self.cameras):  # tests change it in another thread
             self.send_image(name, stamp.nanoseconds)
         self.image_stamps.append(stamp.nanoseconds)
 

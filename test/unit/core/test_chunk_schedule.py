@@ -67,6 +67,15 @@ def test_a_step_already_begun_is_blended_with_what_is_due_now_and_not_with_the_p
     assert action is not None and action[0] == 15.0
 
 
+def test_a_chunk_that_begins_later_leaves_the_one_before_in_force_until_then() -> None:
+    schedule = ChunkSchedule(ScheduleConfig(blend_new_weight=1.0))
+    schedule.replace(chunk([1.0, 2.0, 3.0], stamp_ns=1000), now_ns=1000)
+    assert schedule.replace(chunk([7.0, 8.0], stamp_ns=1075), now_ns=1060)
+    assert [value(schedule, now) for now in (1060, 1074, 1075, 1124, 1125, 1175)] == [
+        2.0, 2.0, 7.0, 7.0, 8.0, None,
+    ]  # fmt: skip
+
+
 def test_an_observation_older_than_the_scheduled_one_is_not_taken() -> None:
     schedule = ChunkSchedule()
     schedule.replace(chunk([1.0, 1.0], stamp_ns=100), now_ns=100)
@@ -254,30 +263,41 @@ class Course:
         self.now = 1000
         self.epoch = 0
         self.taken: list[tuple[ActionChunk, int]] = []  # and when its first step begins
+        self.before: tuple[ActionChunk, int] | None = None  # in force until the newest begins
         self.newest_due: int | None = None
 
     def reset(self) -> None:
         self.epoch += 1
         self.schedule.reset(self.epoch)
         self.taken.clear()
+        self.before = None
         self.newest_due = None
         assert self.schedule.sample(self.now) is None and self.schedule.remaining(self.now) is None
 
     def offer(self, latency: int, values: list[float], lag: int) -> None:
         gripper = 1.0 if latency % 2 else -1.0
         newest = chunk(values, stamp_ns=self.now - latency, epoch=self.epoch - lag, gripper=gripper)
+        in_force = self.in_force()
         if self.schedule.replace(newest, self.now):
             assert lag == 0, "a chunk of an older epoch was taken"
+            self.before = in_force
             begins = self.now if self.schedule.config.mode == "sync" else newest.stamp_ns
             self.taken.append((newest, begins))
+
+    def in_force(self) -> tuple[ActionChunk, int] | None:
+        if self.taken and self.taken[-1][1] <= self.now:
+            return self.taken[-1]
+        return self.before
 
     def check(self) -> None:
         step = self.schedule.due(self.now)
         if step is None:
             return
-        newest, begins = self.taken[-1]
+        in_force = self.in_force()
+        assert in_force is not None, "a step is due before any chunk has begun"
+        newest, begins = in_force
         index = (self.now - begins) // PERIOD
-        assert 0 <= index < len(newest.actions), "the step due is not one of the newest chunk's present"
+        assert 0 <= index < len(newest.actions), "the step due is not one of the chunk's present"
         assert step.begins_ns == begins + index * PERIOD <= self.now, "a step is due in its own period only"
         assert self.newest_due is None or step.begins_ns > self.newest_due - PERIOD, "a step came back"
         self.newest_due = max(step.begins_ns, self.newest_due or step.begins_ns)

@@ -48,7 +48,7 @@ def frame(stamp_ns: int, size: int = 4) -> Frame:
 
 
 def feed(loop: ControlLoop, now_ns: int) -> StampedObservation | None:
-    loop.add_proprio(np.zeros(8), now_ns)
+    loop.add_proprio(np.zeros(8), now_ns, now_ns)
     loop.add_frame("third_person", frame(now_ns), now_ns)
     return loop.add_frame("wrist", frame(now_ns), now_ns)
 
@@ -138,7 +138,7 @@ def test_a_stale_input_stops_motion_within_stale_after_and_one_tick(silent: str)
         for camera in {"third_person", "wrist"} - {silent}:
             loop.add_frame(camera, frame(now), now)
         if silent != STATE:
-            loop.add_proprio(np.zeros(8), now)
+            loop.add_proprio(np.zeros(8), now, now)
         if elapsed % 50 == 0 and output(loop, now) is Output.MOVE:
             moved_ms.append(elapsed)
     assert moved_ms == list(range(0, 501, 50))
@@ -210,6 +210,42 @@ def test_a_stamp_from_the_future_is_refused() -> None:
     loop = make_loop()
     with pytest.raises(ObservationError, match="60.00 s in the future"):
         loop.add_frame("wrist", frame(START + 60_000 * MS), START)
+    with pytest.raises(ObservationError, match="robot's state; got 0.20 s in the future; .* 0.1 s ahead"):
+        loop.add_proprio(np.zeros(8), START + 200 * MS, START)
+
+
+def test_a_camera_whose_clock_is_a_little_ahead_costs_no_command() -> None:
+    loop = make_loop()
+    loop.instruct("go", START)
+    outputs = []
+    for elapsed in range(0, 1000, 10):
+        now = START + elapsed * MS
+        outputs.append(output(loop, now))
+        if elapsed % 50 == 0:
+            loop.add_proprio(np.zeros(8), now, now)
+            loop.add_frame("third_person", frame(now + 40 * MS), now)
+            observation = loop.add_frame("wrist", frame(now + 40 * MS), now)
+            assert observation is not None
+            loop.accept(answer(observation), now)
+    assert outputs[:4] == [Output.SILENT] * 4, "the first chunk begins in 40 ms"
+    assert set(outputs[4:]) == {Output.MOVE}
+
+
+def test_no_chunk_is_published_while_the_robot_must_not_move() -> None:
+    loop = moving()
+    observation = feed(loop, START + 10 * MS)
+    assert observation is not None
+    loop.block("estop", "button")
+    loop.accept(answer(observation), START + 20 * MS)
+    assert loop.remaining(START + 21 * MS) is None
+    loop.unblock("estop")
+    assert loop.remaining(START + 22 * MS) is not None
+
+
+def test_an_instruction_that_is_stale_is_not_inferred_for() -> None:
+    loop = moving(instruction_timeout_s=0.2)
+    assert feed(loop, START + 200 * MS) is not None
+    assert feed(loop, START + 210 * MS) is None
 
 
 @pytest.mark.parametrize("name", ["wrist", STATE])
@@ -227,7 +263,7 @@ def test_a_refused_input_stops_motion_at_the_next_tick(name: str) -> None:
 def test_a_refused_frame_is_never_part_of_an_observation() -> None:
     loop = make_loop()
     loop.instruct("go", START)
-    loop.add_proprio(np.zeros(8), START)
+    loop.add_proprio(np.zeros(8), START, START)
     loop.add_frame("wrist", frame(START), START)
     loop.refuse("wrist", "garbage")
     assert loop.add_frame("third_person", frame(START), START) is None
@@ -323,7 +359,7 @@ def test_cameras_that_never_agree_stop_motion_and_say_by_how_much() -> None:
     loop = moving(**{"camera.max_pair_skew_s": 0.01})
     for elapsed in range(50, 600, 50):
         now = START + elapsed * MS
-        loop.add_proprio(np.zeros(8), now)
+        loop.add_proprio(np.zeros(8), now, now)
         loop.add_frame("third_person", frame(now), now)
         loop.add_frame("wrist", frame(now - 25 * MS), now)
     assert output(loop, START + 550 * MS) is Output.HOLD
@@ -338,7 +374,7 @@ def test_a_camera_that_repeats_its_image_under_new_stamps_stops_motion_where_ask
     loop = moving(**{"camera.frozen_after_s": 0.3})
     for elapsed in range(50, 500, 50):
         now = START + elapsed * MS
-        loop.add_proprio(np.zeros(8), now)
+        loop.add_proprio(np.zeros(8), now, now)
         image = np.full((4, 4, 3), elapsed // 2, np.uint8)
         loop.add_frame("third_person", Frame(image=image, stamp_ns=now), now)
         loop.add_frame("wrist", frame(now), now)

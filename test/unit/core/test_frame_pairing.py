@@ -46,8 +46,9 @@ def test_frames_count_as_unpaired_once_they_are_forgotten_without_a_partner() ->
 
 def test_the_nearest_skew_is_what_a_person_must_allow_for_pairs() -> None:
     pairing = FramePairing(CAMERAS, max_skew_ns=10)
-    pairing.add("third_person", frame(100))
+    pairing.add("third_person", frame(0))
     assert pairing.nearest_skew_ns() is None
+    assert pairing.add("wrist", frame(0)) is not None, "a pair of the past is no hint"
     for stamp in (100, 200, 300):
         pairing.add("third_person", frame(stamp))
         pairing.add("wrist", frame(stamp + 40))
