@@ -3,9 +3,11 @@
 This process plays the robot: two 640x480 cameras at 30 Hz, the arm's state and an instruction. The node is
 the real one in a process of its own, and is measured from here, by its topics and by what the kernel counts:
 
-- overhead: from just before the second image of a pair is published to the arrival of the first chunk
-  message with their stamp, less what preprocessing and model took for that chunk by their own account. So
-  the way there and back over DDS counts, and so does the chunk topic's next tick (at most 1 ms);
+- way: from just before the second image of a pair is published until a listener in a third process has
+  received it, as the node has at about that time;
+- overhead: from there to the arrival of the first chunk message with their stamp, less what preprocessing
+  and model took for that chunk by their own account. So taking both images out of DDS counts, handing them
+  to inference, the chunk topic's next tick (at most 1 ms) and the way back;
 - CPU time of the node's process, inference not included, in percent of one core, without an instruction
   and while it acts, at the default rates.
 """
@@ -37,15 +39,10 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
+from lightvla_ros.core.dds import profile_environment
 from lightvla_ros.core.pacing import FixedRateThread
 
 PROFILE = Path(__file__).parents[1] / "config" / "fastdds.xml"
-# The name changed with Fast DDS 3, which ROS 2 has from Kilted on.
-DDS_PROFILE_VARIABLE = (
-    "FASTRTPS_DEFAULT_PROFILES_FILE"
-    if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
-    else "FASTDDS_DEFAULT_PROFILES_FILE"
-)
 CAMERAS = ("third_person", "wrist")
 CAMERA_RATE_HZ = 30.0
 CHUNK_RATE_HZ = 1000.0
@@ -69,6 +66,23 @@ def make_policy(config):
     return policy
 
 sys.exit(policy_node.main(sys.argv, make_policy=make_policy))
+"""
+# Prints the stamp of each image of the second camera and when it was received, both ns; never decodes one.
+LISTENER_PROGRAM = """
+import struct
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+def received(data, info):
+    seconds, nanoseconds = struct.unpack_from("<iI", data, 4)
+    print(seconds * 10**9 + nanoseconds, info["received_timestamp"], flush=True)
+
+rclpy.init()
+node = Node("listener")
+node.create_subscription(Image, "camera/wrist/image", received, qos_profile_sensor_data, raw=True)
+rclpy.spin(node)
 """
 INSTRUCTION = "pick up the red cube and place it in the basket"
 SETTLING_S = 3.0
@@ -98,8 +112,9 @@ class Robot(Node):
         self._instruction = self.create_publisher(String, "instruction", latched)
         self.create_subscription(JointTrajectory, "policy/action_chunk", self._on_chunk, 10)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._published_ns: dict[int, int] = {}
-        self.delays_ms: dict[int, float] = {}
+        # By stamp: when the second image went out, and when the first chunk for it came.
+        self.published_ns: dict[int, int] = {}
+        self.answered_ns: dict[int, int] = {}
         self.status: dict[str, str] = {}
 
     def publish(self) -> None:
@@ -107,7 +122,7 @@ class Robot(Node):
         now = self.get_clock().now()
         for publisher, message in self._messages:
             message.header.stamp = now.to_msg()
-            self._published_ns[now.nanoseconds] = time.time_ns()
+            self.published_ns[now.nanoseconds] = time.time_ns()
             publisher.publish(message)
 
     def instruct(self, text: str) -> None:
@@ -116,8 +131,7 @@ class Robot(Node):
 
     def _on_chunk(self, message: JointTrajectory, info: dict[str, int]) -> None:
         stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-        delay_ns = info["received_timestamp"] - self._published_ns[stamp_ns]
-        self.delays_ms.setdefault(stamp_ns, delay_ns / 1e6)
+        self.answered_ns.setdefault(stamp_ns, info["received_timestamp"])
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -147,6 +161,18 @@ def robot() -> Iterator[Robot]:
 
 
 @contextmanager
+def listener() -> Iterator[Path]:
+    """Run a process that notes when images arrive; yields what it prints."""
+    with tempfile.NamedTemporaryFile() as output:
+        process = subprocess.Popen([sys.executable, "-c", LISTENER_PROGRAM], stdout=output)
+        try:
+            yield Path(output.name)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
 def policy_node(engine: str, **parameters: object) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """Run the policy node, active and allowed to move the arm; yields its process and what it prints."""
     values = {
@@ -173,7 +199,7 @@ def measure_cost(robot: Robot, engine: str, seconds: float) -> dict[str, float]:
         wait_until(lambda: robot.status.get("active") == "True", node, "an active node")
         idle = cpu_percent(node.pid, seconds)
         robot.instruct(INSTRUCTION)
-        wait_until(lambda: robot.delays_ms, node, "a chunk")
+        wait_until(lambda: robot.answered_ns, node, "a chunk")
         acting = cpu_percent(node.pid, seconds)
     return {"cpu_uninstructed_percent": idle, "cpu_acting_percent": acting}
 
@@ -181,26 +207,38 @@ def measure_cost(robot: Robot, engine: str, seconds: float) -> dict[str, float]:
 def measure_overhead(robot: Robot, engine: str, seconds: float) -> dict[str, float]:
     """Measure from image to chunk, ms."""
     robot.status.clear()
-    with policy_node(engine, chunk_rate_hz=CHUNK_RATE_HZ) as (node, output):
+    with (
+        listener() as arrivals,
+        policy_node(engine, chunk_rate_hz=CHUNK_RATE_HZ) as (node, inferences),
+    ):
         wait_until(lambda: "decoder_p50_ms" in robot.status, node, "an inference")
         time.sleep(SETTLING_S)
-        robot.delays_ms.clear()
+        robot.answered_ns.clear()
         time.sleep(seconds)
-        delays_ms = dict(list(robot.delays_ms.items())[1:])  # the first may be one that was seen before
-        model_ms = inference_times_ms(output)
-    total, model = np.array([(delay, model_ms[stamp]) for stamp, delay in delays_ms.items()]).T
+        answered_ns = dict(list(robot.answered_ns.items())[1:])  # the first may be one that was seen before
+        model_ms, received_ns = printed(inferences), printed(arrivals)
+    rows = [
+        (
+            (received_ns[stamp] - robot.published_ns[stamp]) / 1e6,
+            (answered - received_ns[stamp]) / 1e6,
+            model_ms[stamp],
+        )
+        for stamp, answered in answered_ns.items()
+        if stamp in received_ns  # best effort: the listener may miss one
+    ]
+    way, answer, model = np.array(rows).T
     percentiles = {
         f"{name}_p{rank}_ms": float(np.percentile(values, rank))
-        for name, values in {"total": total, "model": model, "overhead": total - model}.items()
+        for name, values in {"way": way, "model": model, "overhead": answer - model}.items()
         for rank in (50, 95)
     }
-    return {"chunks": len(total), **percentiles}
+    return {"chunks": len(rows), **percentiles}
 
 
-def inference_times_ms(output: Path) -> dict[int, float]:
-    """Read what the node has printed: a chunk's stamp, ns -> how long its inference took, ms."""
+def printed(output: Path) -> dict[int, float]:
+    """Read lines of two numbers, the first of them a stamp."""
     rows = [line.split() for line in output.read_text().splitlines()]
-    return {int(stamp): float(elapsed) for stamp, elapsed in rows}
+    return {int(stamp): float(value) for stamp, value in rows}
 
 
 def cpu_percent(pid: int, seconds: float) -> float:
@@ -240,11 +278,7 @@ def main() -> None:
     parser.add_argument("--engine", default="mini", help="what the node runs (default: mini)")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     arguments = parser.parse_args()
-    for name in (
-        "FASTDDS_DEFAULT_PROFILES_FILE",
-        "FASTRTPS_DEFAULT_PROFILES_FILE",
-    ):  # the latter before Kilted
-        os.environ.setdefault(name, str(PROFILE))
+    os.environ.update(profile_environment(str(PROFILE), os.environ))
     with robot() as bench:
         measured: dict[str, Any] = {
             **measure_cost(bench, arguments.engine, arguments.seconds),

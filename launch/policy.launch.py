@@ -9,12 +9,11 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
+from lightvla_ros.core.dds import profile_environment
+
 CONFIG = Path(__file__).parent.parent / "config"
 PARAMS_FILE = CONFIG / "policy.yaml"
 CONTROLLERS = CONFIG / "controllers"
-# The name changed with Fast DDS 3, which ROS 2 has from Kilted on.
-DDS_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-BEFORE_KILTED = ("humble", "iron", "jazzy")
 
 # launch argument and parameter -> default (empty: as in params_file), what it is, type the node expects
 PARAMETERS = {
@@ -67,7 +66,9 @@ def make_node(context: LaunchContext) -> list[LifecycleNode]:
                 overrides,
             ],
             remappings=remappings,
-            additional_env=dds_environment(LaunchConfiguration("dds_profile").perform(context)),
+            additional_env=profile_environment(
+                LaunchConfiguration("dds_profile").perform(context), os.environ
+            ),
             output="screen",
         )
     ]
@@ -83,13 +84,6 @@ def controller_profile(chosen: str) -> list[str]:
         names = ", ".join(sorted(file.stem for file in CONTROLLERS.glob("*.yaml")))
         raise FileNotFoundError(f"controller:={chosen}; expected a YAML file or one of {names}")
     return [str(path)]
-
-
-def dds_environment(profile: str) -> dict[str, str]:
-    """Name the profile to Fast DDS, unless there is none or the user has named one."""
-    if profile in ("", "none") or any(name in os.environ for name in DDS_PROFILE_VARIABLES):
-        return {}
-    return {DDS_PROFILE_VARIABLES[os.environ.get("ROS_DISTRO") in BEFORE_KILTED]: profile}
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -1,11 +1,17 @@
 """The simulated robot alone: cameras, state and command topics of a tabletop world."""
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
+import os
+from pathlib import Path
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from lightvla_ros.core.dds import profile_environment
+
+DDS_PROFILE = Path(__file__).parent.parent / "config" / "fastdds.xml"
 # launch argument -> its default, what it is, and the type the node expects
 ARGUMENTS = {
     "image_size": ("256", "width and height of both cameras, pixels", int),
@@ -17,24 +23,39 @@ ARGUMENTS = {
 }
 
 
-def generate_launch_description() -> LaunchDescription:
-    """Declare the node's parameters as launch arguments and start it."""
+def make_node(context: LaunchContext) -> list[Node]:
+    """Make the node with its parameters as the launch arguments say."""
     parameters = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, (_, _, kind) in ARGUMENTS.items()
     }
+    return [
+        Node(
+            package="lightvla_ros",
+            executable="sim_node",
+            name="tabletop_sim",
+            parameters=[parameters],
+            additional_env=profile_environment(
+                LaunchConfiguration("dds_profile").perform(context), os.environ
+            ),
+            output="screen",
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the node's parameters as launch arguments and start it."""
     return LaunchDescription(
         [
             *(
                 DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, (default, text, _) in ARGUMENTS.items()
             ),
-            Node(
-                package="lightvla_ros",
-                executable="sim_node",
-                name="tabletop_sim",
-                parameters=[parameters],
-                output="screen",
+            DeclareLaunchArgument(
+                "dds_profile",
+                default_value=str(DDS_PROFILE),
+                description="Fast DDS profile of the node; none for Fast DDS's defaults",
             ),
+            OpaqueFunction(function=make_node),
         ]
     )

@@ -45,3 +45,9 @@ def test_the_sim_is_started_under_the_name_the_demo_calls() -> None:
 def test_the_demo_hands_on_only_arguments_the_policys_launch_file_declares() -> None:
     declared = _table("policy.launch.py", "PARAMETERS")
     assert {*_table("demo.launch.py", "POLICY_ARGUMENTS"), "enable_actuation"} <= set(declared)
+
+
+def test_the_sim_gets_the_dds_profile_that_is_there() -> None:
+    source = (LAUNCH / "sim.launch.py").read_text()
+    assert 'DDS_PROFILE = Path(__file__).parent.parent / "config" / "fastdds.xml"' in source
+    assert (LAUNCH.parent / "config" / "fastdds.xml").is_file()
