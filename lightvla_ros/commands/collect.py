@@ -1,13 +1,19 @@
-"""`lightvla collect`: demonstrations of the scripted expert."""
+"""`lightvla collect`: demonstrations of the scripted expert, of its own driving or of a policy's."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightvla_ros.learn.dagger import Dagger
 
 HELP = "collect demonstrations of the scripted expert"
+RANDOMIZE = {"none": 0.0, "mild": 0.5, "full": 1.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,12 +23,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first episode (default: 1000)")
     parser.add_argument("--image-size", type=_positive, default=112, help="pixels of the stored images")
+    parser.add_argument(
+        "--randomize",
+        choices=tuple(RANDOMIZE),
+        default="mild",
+        help="how much colours, light, cameras and start pose change between episodes (default: mild)",
+    )
+    parser.add_argument(
+        "--wording",
+        choices=("varied", "standard"),
+        default="varied",
+        help="ask in many words or in the eight standard sentences (default: varied)",
+    )
+    parser.add_argument(
+        "--policy",
+        metavar="ENGINE",
+        help="DAgger: this bundle or checkpoint drives, the expert labels every state; all episodes are kept",
+    )
+    parser.add_argument("--backend", default="auto", help="of the policy (default: auto)")
+    parser.add_argument(
+        "--beta",
+        type=float,
+        default=0.2,
+        help="with --policy, probability that the expert drives the next second (default: 0.2)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="new directory for the demonstrations")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Collect, showing progress; 1 when no episode succeeded."""
+    """Collect, showing progress; 1 when no episode was kept."""
     from tqdm import tqdm
 
     from lightvla_ros.learn.collection import Collection, collect
@@ -33,13 +63,17 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         image_size=args.image_size,
         workers=args.workers,
+        randomize=RANDOMIZE[args.randomize],
+        vary_wording=args.wording == "varied",
+        dagger=_dagger(args) if args.policy else None,
     )
     started = time.monotonic()
     attempts = list(tqdm(collect(collection), total=args.episodes, unit="episode", smoothing=0.05))
-    kept = [attempt for attempt in attempts if attempt.success]
+    kept = [attempt for attempt in attempts if attempt.kept]
     summary = {
         "directory": str(args.out),
         "attempted": len(attempts),
+        "succeeded": sum(attempt.success for attempt in attempts),
         "kept": len(kept),
         "steps": sum(attempt.steps for attempt in kept),
         "seconds": round(time.monotonic() - started, 1),
@@ -48,8 +82,21 @@ def run(args: argparse.Namespace) -> int:
     return 0 if kept else 1
 
 
+def _dagger(args: argparse.Namespace) -> Dagger:
+    from lightvla_ros.app import find_directory, load_policy
+    from lightvla_ros.learn.dagger import Dagger
+
+    # A wrong name is told before any process starts.
+    directory = find_directory(args.policy)
+    load = partial(load_policy, directory, backend=args.backend, num_threads=1)
+    return Dagger(load=load, name=args.policy, beta=args.beta)
+
+
 def _sentence(summary: dict[str, object]) -> str:
-    return "kept {kept} of {attempted} episodes, {steps} steps, in {seconds} s: {directory}".format(**summary)
+    return (
+        "{succeeded} of {attempted} episodes succeeded; kept {kept}, {steps} steps, in {seconds} s: "
+        "{directory}"
+    ).format(**summary)
 
 
 def _positive(text: str) -> int:

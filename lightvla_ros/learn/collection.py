@@ -1,11 +1,15 @@
-"""Have the scripted expert demonstrate, disturbed on purpose so that recovery is demonstrated too."""
+"""Have the scripted expert demonstrate, disturbed on purpose or with a policy driving (DAgger).
+
+Either way the states are not only those of a faultless run, so that recovery is demonstrated too.
+"""
 
 from __future__ import annotations
 
 import functools
+import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +17,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lightvla_ros.core.policy import Policy
 from lightvla_ros.core.preprocess import resize
+from lightvla_ros.learn.dagger import Dagger, MixedDriver
 from lightvla_ros.learn.demonstrations import DemonstrationMeta, Episode, write_episode, write_meta
 from lightvla_ros.sim.expert import TabletopExpert
-from lightvla_ros.sim.tabletop import CONTROL_PERIOD_S, GOALS, Tabletop
+from lightvla_ros.sim.instructions import GOALS, WORDINGS, wording
+from lightvla_ros.sim.tabletop import CONTROL_PERIOD_S, Tabletop
 from lightvla_ros.sim.tabletop_scene import CAMERAS
 from lightvla_ros.sim.world import ACTION_NAMES, WorldState
 
+# The executed action [7] at a state, given what the expert would do; world units.
+Driver = Callable[[WorldState, NDArray[np.float64]], NDArray[np.float64]]
+
+RECIPE_FILE = "collection.json"
 RENDER_SIZE = 256
 PROPRIO_DIM = 8
 _MAX_STEPS = 160
 # Kept after success, so that chunks that begin near the end are whole and show the retreat.
 _STEPS_AFTER_SUCCESS = 10
+_INSTRUCTIONS = tuple(WORDINGS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +45,14 @@ class Collection:
 
     Attributes:
         directory: where to.
-        episodes: how many to attempt; those that fail are dropped.
+        episodes: how many to attempt.
         seed: of the first episode; episode i has seed + i.
         image_size: pixels of the stored images.
         workers: processes.
+        randomize: how much the scene changes from episode to episode, 0 to 1; see `Tabletop`.
+        vary_wording: ask in other words than the standard sentence too.
+        dagger: lets a policy drive and keeps all episodes; None lets the disturbed expert drive and drops
+            the episodes it fails.
     """
 
     directory: Path
@@ -44,6 +60,20 @@ class Collection:
     seed: int
     image_size: int
     workers: int
+    randomize: float = 0.0
+    vary_wording: bool = False
+    dagger: Dagger | None = None
+
+    def recipe(self) -> dict[str, object]:
+        """Return what the episodes were made from, for the record beside them."""
+        return {
+            "seed": self.seed,
+            "episodes": self.episodes,
+            "randomize": self.randomize,
+            "vary_wording": self.vary_wording,
+            "policy": None if self.dagger is None else self.dagger.name,
+            "beta": 1.0 if self.dagger is None else self.dagger.beta,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +82,7 @@ class Attempt:
 
     number: int
     success: bool
+    kept: bool
     steps: int
 
 
@@ -110,12 +141,21 @@ def model_action(action: NDArray[np.float64]) -> NDArray[np.float32]:
     return label
 
 
-def demonstrate(world: Tabletop, *, instruction: str, seed: int, image_size: int) -> tuple[Episode, bool]:
-    """Run one disturbed episode; return what the expert would have done at each state, and its success."""
+def demonstrate(
+    world: Tabletop, drive: Driver, *, instruction: str, seed: int, image_size: int
+) -> tuple[Episode, bool]:
+    """Run one episode; return what the expert would have done at each state, and whether it succeeded.
+
+    Args:
+        world: where.
+        drive: chooses what is executed, which need not be what the expert would do.
+        instruction: any wording of the goal.
+        seed: of the world's reset.
+        image_size: pixels of the stored images.
+    """
     expert = TabletopExpert()
     state = world.reset(instruction=instruction, seed=seed)
     expert.reset(world)
-    disturb = Disturbance(np.random.default_rng([seed, 1]))
     images, proprio, actions = [], [], []
     succeeded_at: int | None = None
     for step in range(_MAX_STEPS):
@@ -123,7 +163,7 @@ def demonstrate(world: Tabletop, *, instruction: str, seed: int, image_size: int
         images.append(_small_images(state, image_size))
         proprio.append(state.proprio.astype(np.float32))
         actions.append(model_action(action))
-        state = world.step(disturb(action))
+        state = world.step(drive(state, action))
         if succeeded_at is None and world.is_success():
             succeeded_at = step
         if succeeded_at is not None and step >= succeeded_at + _STEPS_AFTER_SUCCESS:
@@ -132,7 +172,7 @@ def demonstrate(world: Tabletop, *, instruction: str, seed: int, image_size: int
         images=np.stack(images),
         proprio=np.stack(proprio),
         actions=np.stack(actions),
-        instruction_index=world.instructions().index(instruction),
+        instruction_index=_INSTRUCTIONS.index(instruction),
     )
     return episode, world.is_success()
 
@@ -144,6 +184,7 @@ def collect(collection: Collection) -> Iterator[Attempt]:
         ConfigError: the directory already holds demonstrations, or rendering does not work.
     """
     write_meta(collection.directory, tabletop_meta(collection.image_size))
+    (collection.directory / RECIPE_FILE).write_text(json.dumps(collection.recipe(), indent=2) + "\n")
     pool = ProcessPoolExecutor(
         collection.workers,
         mp_context=multiprocessing.get_context("spawn"),
@@ -166,7 +207,7 @@ def tabletop_meta(image_size: int) -> DemonstrationMeta:
         action_names=ACTION_NAMES,
         proprio_dim=PROPRIO_DIM,
         step_period_s=CONTROL_PERIOD_S,
-        instructions=tuple(GOALS),
+        instructions=_INSTRUCTIONS,
     )
 
 
@@ -175,21 +216,38 @@ def _small_images(state: WorldState, image_size: int) -> NDArray[np.uint8]:
 
 
 @functools.cache
-def _worker_world() -> Tabletop:
+def _worker_world(randomize: float) -> Tabletop:
     """Return the process's own world: one thread each, as the processes already fill the cores."""
     os.environ.setdefault("LP_NUM_THREADS", "1")
-    return Tabletop(image_size=RENDER_SIZE)
+    return Tabletop(image_size=RENDER_SIZE, randomize=randomize)
+
+
+@functools.cache
+def _worker_policy(dagger: Dagger) -> Policy:
+    return dagger.load()
 
 
 def _attempt(collection: Collection, number: int) -> Attempt:
-    world = _worker_world()
-    instructions = world.instructions()
+    seed = collection.seed + number
+    goal = tuple(GOALS.values())[number % len(GOALS)]
+    instruction = wording(goal, seed) if collection.vary_wording else goal.instruction
     episode, success = demonstrate(
-        world,
-        instruction=instructions[number % len(instructions)],
-        seed=collection.seed + number,
+        _worker_world(collection.randomize),
+        _driver(collection.dagger, instruction, seed),
+        instruction=instruction,
+        seed=seed,
         image_size=collection.image_size,
     )
-    if success:
+    # What the expert fails is no demonstration; where the policy fails, the expert's labels are worth most.
+    kept = success or collection.dagger is not None
+    if kept:
         write_episode(collection.directory, number, episode)
-    return Attempt(number=number, success=success, steps=len(episode.actions))
+    return Attempt(number=number, success=success, kept=kept, steps=len(episode.actions))
+
+
+def _driver(dagger: Dagger | None, instruction: str, seed: int) -> Driver:
+    rng = np.random.default_rng([seed, 1])
+    if dagger is not None:
+        return MixedDriver(_worker_policy(dagger), dagger, instruction=instruction, rng=rng)
+    disturb = Disturbance(rng)
+    return lambda _, action: disturb(action)

@@ -1,10 +1,15 @@
-"""Demonstrations on disk: one file per episode, written by `lightvla collect`, read by `lightvla train`."""
+"""Demonstrations on disk: one file per episode, written by `lightvla collect`, read by `lightvla train`.
+
+Directories in LeRobot's layout are read as well (`learn/lerobot.py`).
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import zipfile
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightvla_ros.core.errors import ConfigError, SpecError
+from lightvla_ros.learn.memory import require_memory
 
 SCHEMA = 1
 META_FILE = "meta.json"
@@ -117,40 +123,92 @@ def write_episode(directory: Path, number: int, episode: Episode) -> None:
     unfinished.rename(path)
 
 
-def load_demonstrations(directory: str | Path) -> Demonstrations:
-    """Read every episode of a directory into memory.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeSource:
+    """A directory of episodes that are read and checked one by one.
+
+    Attributes:
+        meta: what the episodes share.
+        lengths: steps of each episode.
+        read: number of an episode -> the episode; raises `SpecError` naming episode and field.
+    """
+
+    meta: DemonstrationMeta
+    lengths: tuple[int, ...]
+    read: Callable[[int], Episode]
+
+
+def load_demonstrations(*directories: str | Path, mapping: str | Path | None = None) -> Demonstrations:
+    """Read every episode of the directories into memory, one directory after the other.
+
+    Args:
+        directories: of `lightvla collect`, or in LeRobot's layout; they may differ in instructions alone.
+        mapping: for LeRobot's, see `LeRobotMapping.read`; None takes the `lightvla.yaml` inside each.
 
     Raises:
-        ConfigError: the directory is not one of demonstrations, or empty.
+        ConfigError: a directory is not one of demonstrations, or empty, does not fit the first, or memory
+            is too small.
         SpecError: an episode does not fit the meta data or is not finite; names episode and field.
     """
-    root = Path(directory)
-    meta = read_meta(root)
-    paths = sorted(root.glob("episode_*.npz"))
+    if not directories:
+        raise ConfigError("demonstrations", got="no directory", expected="at least one")
+    sources = [_open(Path(directory), mapping) for directory in directories]
+    meta = _common_meta([source.meta for source in sources], directories)
+    starts = np.cumsum([0, *(steps for source in sources for steps in source.lengths)], dtype=np.int64)
+    result = _allocate(meta, starts)
+    episodes = ((source, number) for source in sources for number in range(len(source.lengths)))
+    for (source, number), begin, end in zip(episodes, starts[:-1], starts[1:], strict=True):
+        episode = source.read(number)
+        result.images[begin:end] = episode.images
+        result.proprio[begin:end] = episode.proprio
+        result.actions[begin:end] = episode.actions
+        instruction = source.meta.instructions[episode.instruction_index]
+        result.instruction_index[begin:end] = meta.instructions.index(instruction)
+    return result
+
+
+def _open(directory: Path, mapping: str | Path | None) -> EpisodeSource:
+    from lightvla_ros.learn.lerobot import is_lerobot, open_lerobot
+
+    if is_lerobot(directory):
+        return open_lerobot(directory, mapping)
+    meta = read_meta(directory)
+    paths = sorted(directory.glob("episode_*.npz"))
     if not paths:
         raise ConfigError(
-            str(root), got="no episodes", expected="episode_*.npz", fix="lightvla collect --out"
+            str(directory), got="no episodes", expected="episode_*.npz", fix="lightvla collect --out"
         )
-    lengths = [_num_steps(path) for path in paths]
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    size = meta.image_size
-    images = np.empty((starts[-1], len(meta.cameras), size, size, 3), np.uint8)
-    proprio = np.empty((starts[-1], meta.proprio_dim), np.float32)
-    actions = np.empty((starts[-1], len(meta.action_names)), np.float32)
-    instruction_index = np.empty(starts[-1], np.int64)
-    for path, begin, end in zip(paths, starts, starts[1:], strict=False):
-        episode = read_episode(path, meta)
-        images[begin:end] = episode.images
-        proprio[begin:end] = episode.proprio
-        actions[begin:end] = episode.actions
-        instruction_index[begin:end] = episode.instruction_index
+    lengths = tuple(_num_steps(path) for path in paths)
+    return EpisodeSource(meta=meta, lengths=lengths, read=lambda number: read_episode(paths[number], meta))
+
+
+def _common_meta(metas: Sequence[DemonstrationMeta], directories: Sequence[str | Path]) -> DemonstrationMeta:
+    """Return the first with the instructions of all; the rest must agree."""
+    first = asdict(metas[0])
+    for directory, meta in zip(directories, metas, strict=True):
+        for name, value in asdict(meta).items():
+            if name != "instructions" and value != first[name]:
+                raise ConfigError(
+                    f"{directory}: {name}",
+                    got=value,
+                    expected=f"{first[name]}, as in {directories[0]}",
+                    fix="train on demonstrations of one kind",
+                )
+    return replace(
+        metas[0], instructions=tuple(dict.fromkeys(t for meta in metas for t in meta.instructions))
+    )
+
+
+def _allocate(meta: DemonstrationMeta, episode_starts: NDArray[np.int64]) -> Demonstrations:
+    steps, shape = int(episode_starts[-1]), (len(meta.cameras), meta.image_size, meta.image_size, 3)
+    require_memory(steps * math.prod(shape), f"images of {steps} demonstrated steps")
     return Demonstrations(
         meta=meta,
-        images=images,
-        proprio=proprio,
-        actions=actions,
-        instruction_index=instruction_index,
-        episode_starts=starts,
+        images=np.empty((steps, *shape), np.uint8),
+        proprio=np.empty((steps, meta.proprio_dim), np.float32),
+        actions=np.empty((steps, len(meta.action_names)), np.float32),
+        instruction_index=np.empty(steps, np.int64),
+        episode_starts=episode_starts,
     )
 
 
@@ -182,6 +240,8 @@ def read_episode(path: Path, meta: DemonstrationMeta) -> Episode:
     """
     fields = _read_fields(path)
     steps = fields["actions"].shape[0] if fields["actions"].ndim else 0
+    if steps == 0:
+        raise SpecError(f"{path.stem}: actions", got="no steps", expected="at least 1", fix=f"delete {path}")
     size = meta.image_size
     _check(path, fields, "images", (steps, len(meta.cameras), size, size, 3), np.uint8)
     _check(path, fields, "proprio", (steps, meta.proprio_dim), np.float32)
@@ -213,7 +273,7 @@ def _read_fields(
             if missing:
                 raise SpecError(f"{path.stem}: {missing[0]}", got="no such field", fix=f"delete {path}")
             return {name: file[name] for name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise SpecError(
             f"{path.stem}", got=f"{error}", expected="an .npz file", fix=f"delete {path}"
         ) from error

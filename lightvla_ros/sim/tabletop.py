@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.sim.arm_controller import DOWN, ArmController
 from lightvla_ros.sim.gl import create_renderer, mujoco
+from lightvla_ros.sim.instructions import GOALS, WORDINGS
+from lightvla_ros.sim.randomization import SceneRandomizer, moved_start
 from lightvla_ros.sim.tabletop_scene import (
     ARM_JOINTS,
     CAMERAS,
@@ -19,8 +20,6 @@ from lightvla_ros.sim.tabletop_scene import (
     OBJECTS,
     PHYSICS_STEP_S,
     TARGETS,
-    GraspObject,
-    Target,
     build_model,
 )
 from lightvla_ros.sim.world import ROTATION_SCALE_RAD, TRANSLATION_SCALE_M, WorldState, checked_action
@@ -41,42 +40,31 @@ _OBJECT_YAW_RAD = 0.06
 _RELEASED_OPENING_M = 0.03
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """An object and where to put it."""
-
-    item: GraspObject
-    target: Target
-
-    @property
-    def instruction(self) -> str:
-        """The sentence that asks for it."""
-        return f"pick up the {self.item.name} and place it {self.target.preposition} {self.target.name}"
-
-
-GOALS = {
-    goal.instruction: goal for goal in (Goal(item=item, target=to) for to in TARGETS for item in OBJECTS)
-}
-
-
 class Tabletop:
     """A `World` of eight instructions: each of four objects, in the basket or on the plate.
 
     Args:
         image_size: pixels, height and width of both camera images.
         render: whether observations carry images; without, no graphics library is needed.
+        randomize: how much colours, light, cameras and start pose change with the seed, 0 (the standard
+            scene) to 1.
 
     Raises:
-        ConfigError: `render` is on and no graphics backend works; the message names the packages.
+        ConfigError: `render` is on and no graphics backend works; the message names the packages. Or
+            `randomize` is out of range.
     """
 
     control_period_s = CONTROL_PERIOD_S
     joint_names = ARM_JOINTS + FINGER_JOINTS
 
-    def __init__(self, image_size: int = 256, render: bool = True) -> None:
+    def __init__(self, image_size: int = 256, render: bool = True, randomize: float = 0.0) -> None:
+        if not 0.0 <= randomize <= 1.0:
+            raise ConfigError("randomize", got=randomize, expected="0 (the standard scene) to 1")
         self._model = build_model()
         self._data = mujoco.MjData(self._model)
         self._controller = ArmController(self._model)
+        self._randomizer = SceneRandomizer(self._model)
+        self._randomize = randomize
         self._renderer = create_renderer(self._model, image_size) if render else None
         if self._renderer is not None:
             # Closing must not wait for interpreter exit, where the GL library may already be gone.
@@ -90,16 +78,16 @@ class Tabletop:
         return self.goal.instruction
 
     def instructions(self) -> tuple[str, ...]:
-        """Every instruction the world can pose."""
+        """Every instruction the world can pose, in its standard wording."""
         return tuple(GOALS)
 
     def set_goal(self, instruction: str) -> None:
-        """Change the goal without moving anything; letter case and spacing do not matter.
+        """Change the goal without moving anything, in any wording; letter case and spacing do not matter.
 
         Raises:
             ConfigError: the instruction is unknown; the message lists the known ones.
         """
-        goal = GOALS.get(" ".join(instruction.lower().split()))
+        goal = WORDINGS.get(" ".join(instruction.lower().split()))
         if goal is None:
             raise ConfigError(
                 "tabletop instruction",
@@ -114,7 +102,7 @@ class Tabletop:
 
         Args:
             instruction: the new goal; None keeps the present one.
-            seed: chooses where objects, targets and arm start.
+            seed: chooses where objects, targets and arm start, and how a randomised scene looks.
 
         Raises:
             ConfigError: the instruction is unknown.
@@ -125,8 +113,13 @@ class Tabletop:
         mujoco.mj_resetData(self._model, self._data)
         self._place_targets(rng)
         self._place_objects(rng)
-        start = _START_POSITION + rng.uniform(-_START_JITTER_M, _START_JITTER_M, 3)
-        joints = self._controller.place(start, DOWN)
+        start = _START_POSITION + rng.uniform(-_START_JITTER_M, _START_JITTER_M, 3), DOWN
+        if self._randomize > 0.0:
+            # A generator of its own: objects and targets are where the standard scene has them.
+            look = np.random.default_rng([seed, 2])
+            self._randomizer.apply(look, self._randomize)
+            start = moved_start(*start, look, self._randomize)
+        joints = self._controller.place(*start)
         self._data.qpos[: len(joints)] = joints
         self._data.qpos[len(joints) : len(joints) + 2] = FINGER_OPEN_M
         self._data.ctrl[:] = [*joints, FINGER_OPEN_M]

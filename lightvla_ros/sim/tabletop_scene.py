@@ -247,8 +247,8 @@ def _scene_xml() -> str:
     <light pos="0.6 0.3 1.6" dir="-.35 -.2 -1" directional="true" diffuse=".28 .28 .28" castshadow="false"/>
     <light pos="0.8 -0.4 0.8" dir="-.8 .4 -.5" directional="true" diffuse=".15 .15 .15" castshadow="false"/>
     <geom name="table" type="box" size=".7 .75 .02" pos="0 0 -.02" material="wood"/>
-    <geom type="plane" size="4 4 .1" pos="0 0 -.7" rgba=".78 .80 .82 1"/>
-    <geom type="box" size=".02 4 2" pos="-1.6 0 .5" rgba=".86 .88 .90 1" {_VISUAL}/>
+    <geom name="floor" type="plane" size="4 4 .1" pos="0 0 -.7" rgba=".78 .80 .82 1"/>
+    <geom name="wall" type="box" size=".02 4 2" pos="-1.6 0 .5" rgba=".86 .88 .90 1" {_VISUAL}/>
     <camera name="third_person" pos=".42 0 .69" xyaxes="0 1 0 -.809 0 .588" fovy="43"/>
     {_arm()}{"".join(_object(item) for item in OBJECTS)}{_basket()}{_plate()}
   </worldbody>

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lightvla_ros.sim.expert import TabletopExpert
-from lightvla_ros.sim.tabletop import GOALS, Tabletop
+from lightvla_ros.sim.instructions import GOALS
+from lightvla_ros.sim.tabletop import Tabletop
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from lightvla_ros.core.errors import ConfigError, SpecError
+from lightvla_ros.core.errors import ConfigError, LightVlaError, SpecError
 from lightvla_ros.learn.demonstrations import (
     META_FILE,
     DemonstrationMeta,
@@ -75,6 +77,26 @@ def _unknown_instruction(episode: Episode) -> Episode:
     return replace(episode, instruction_index=2)
 
 
+def _infinite_action(episode: Episode) -> Episode:
+    return replace(episode, actions=np.full((4, 2), np.inf, np.float32))
+
+
+def _short_state(episode: Episode) -> Episode:
+    return replace(episode, proprio=episode.proprio[:, :2])
+
+
+def _fewer_states(episode: Episode) -> Episode:
+    return replace(episode, proprio=episode.proprio[:3])
+
+
+def _small_images(episode: Episode) -> Episode:
+    return replace(episode, images=episode.images[:, :, :3])
+
+
+def _no_steps(episode: Episode) -> Episode:
+    return replace(episode, **{name: getattr(episode, name)[:0] for name in ("images", "proprio", "actions")})
+
+
 @pytest.mark.parametrize(
     ("spoil", "field"),
     [
@@ -83,6 +105,11 @@ def _unknown_instruction(episode: Episode) -> Episode:
         (_nan_state, "proprio"),
         (_float_images, "images"),
         (_unknown_instruction, "instruction_index"),
+        (_infinite_action, "actions"),
+        (_short_state, "proprio"),
+        (_fewer_states, "proprio"),
+        (_small_images, "images"),
+        (_no_steps, "actions"),
     ],
 )
 def test_bad_data_is_refused_by_episode_and_field(directory: Path, spoil, field: str) -> None:  # noqa: ANN001
@@ -117,3 +144,63 @@ def test_a_damaged_meta_file_is_refused(directory: Path) -> None:
 def test_collecting_does_not_mix_with_what_is_there(directory: Path) -> None:
     with pytest.raises(ConfigError, match="another --out"):
         write_meta(directory, META)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_byte_is_noticed_or_harmless(directory: Path, data: st.DataObject) -> None:
+    path = episode_path(directory, 0)
+    content = path.read_bytes()
+    before = load_demonstrations(directory)
+    position = data.draw(st.integers(0, len(content) - 1))
+    spoilt = bytearray(content)
+    spoilt[position] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(spoilt)
+    try:
+        after = load_demonstrations(directory)
+    except LightVlaError as error:
+        assert "episode_000000" in str(error)
+    else:
+        for name in ("images", "proprio", "actions", "instruction_index", "episode_starts"):
+            np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    finally:
+        path.write_bytes(content)
+
+
+def test_several_directories_are_read_one_after_the_other_with_all_their_instructions(
+    directory: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "round_1"
+    write_meta(other, replace(META, instructions=("drop", "push")))
+    write_episode(other, 0, _episode(2, instruction_index=0))
+    write_episode(other, 1, _episode(1, instruction_index=1))
+    data = load_demonstrations(directory, other)
+    assert data.meta.instructions == ("lift", "drop", "push")
+    assert data.episode_starts.tolist() == [0, 3, 8, 10, 11]
+    assert [data.meta.instructions[i] for i in data.instruction_index[[0, 3, 8, 10]]] == [
+        "lift",
+        "drop",
+        "drop",
+        "push",
+    ]
+    assert data.images[8, 0, 0, 0, 0] == 2
+
+
+@pytest.mark.parametrize(
+    "change", [{"image_size": 8}, {"cameras": ("wrist", "third_person")}, {"step_period_s": 0.1}]
+)
+def test_directories_of_different_kinds_are_not_mixed(
+    directory: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    write_meta(tmp_path / "other", replace(META, **change))
+    write_episode(tmp_path / "other", 0, _episode(2))
+    with pytest.raises(ConfigError, match=f"other: {next(iter(change))}"):
+        load_demonstrations(directory, tmp_path / "other")
+
+
+def test_images_that_do_not_fit_into_memory_are_refused(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightvla_ros.learn.memory.available_bytes", lambda: 700.0)
+    with pytest.raises(ConfigError, match="images of 8 demonstrated steps.*fewer episodes"):
+        load_demonstrations(directory)
