@@ -42,7 +42,7 @@ class ReferenceEngine(InspectableEngine, Protocol):
     """An engine that also shows why it retains what it retains."""
 
     def score(self, patches: Any, prompt: Any, proprio: Floats) -> Floats:
-        """Return the pruner's scores: float32 [N, N], row i is query i (spec §4.1)."""
+        """Return the pruner's scores: float32 [Q, N], row i is query i (spec §4.1)."""
         ...
 
 
@@ -186,7 +186,7 @@ def differences(
     A token comes in when one query prefers it; it goes when every query that chose it finds another.
 
     Args:
-        score: float32 [N, N] of the reference, row i is query i.
+        score: float32 [Q, N] of the reference, row i is query i.
         expected: int64 [K] tokens the reference retained.
         kept: int64 [K'] tokens the engine retained, on the same patches.
     """

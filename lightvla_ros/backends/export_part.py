@@ -49,6 +49,7 @@ def trace(graph: Graph) -> Any:
     optimizer.inline(model)
     optimizer.fold_constants_ir(model, onnx_shape_inference=True, should_fold=_reads_no_weight)
     optimizer.remove_unused_nodes(model)
+    _remove_unused_inputs(model.graph)
     _forget_source(model.graph)
     return model
 
@@ -157,6 +158,12 @@ def _forget_source(graph: Any) -> None:
             value.metadata_props.clear()
     for value in (*graph.inputs, *graph.initializers.values()):
         value.metadata_props.clear()
+
+
+def _remove_unused_inputs(graph: Any) -> None:
+    """Drop inputs that nothing reads, as learned queries read no prompt: some runtimes do, others do not."""
+    for value in [value for value in graph.inputs if not value.uses()]:
+        graph.inputs.remove(value)
 
 
 def _reads_no_weight(node: Any) -> bool | None:

@@ -31,13 +31,14 @@ def stage_flops(
         prompt_tokens: prompt ids n, BOS included.
         reference: count what the published code computes: the last block of each vision tower, the zero
             rows in the pruner, `lm_head`, and every row of the last decoder layer. None of it is used.
+            Learned queries, which it does not have, count the same either way.
     """
-    N, D, A = config.num_patches, config.hidden_size, config.num_action_rows
+    D, A = config.hidden_size, config.num_action_rows
     sequence = retained + prompt_tokens + A + 3  # BOS, proprio, "▁" and </s>; the prompt's BOS is among them
     task_tokens = prompt_tokens + 2 + (A if reference else 0)
     return StageFlops(
         vision=_vision(config, all_blocks=reference),
-        pruner=4 * N * task_tokens * D + 2 * N * N * D,
+        pruner=_pruner(config, task_tokens),
         decoder=_decoder(config, sequence, last_rows=sequence if reference else A)
         + (_product(sequence, D, config.vocab_size) if reference else 0),
     )
@@ -67,7 +68,7 @@ def stage_bytes(
     weights = stage_weights(config)
     numbers = StageBytes(
         vision=weights.vision + pixels + N * D,
-        pruner=weights.pruner + N * D + (prompt_tokens + 2) * D,
+        pruner=weights.pruner + N * D + (0 if config.pruner.is_learned else (prompt_tokens + 2) * D),
         decoder=weights.decoder + (retained + prompt_tokens) * D,
     )
     return StageBytes(*(count * bytes_per_number for count in numbers))
@@ -90,9 +91,16 @@ def stage_weights(config: ModelConfig) -> StageWeights:
     head = 2 * A * D + _linear(A * D, D) + 2 * (2 * D + _linear(D, D)) + 2 * D + _linear(D, A)
     return StageWeights(
         vision=sum(_tower_weights(config, tower) for tower in config.towers.values()) + projector,
-        pruner=proprio,
+        pruner=_pruner_weights(config, proprio),
         decoder=config.num_layers * layer + D + proprio + head,
     )
+
+
+def _pruner_weights(config: ModelConfig, proprio: int) -> int:
+    D = config.hidden_size
+    if not config.pruner.is_learned:
+        return proprio
+    return config.num_queries * D + (D * D + D if config.pruner.kind == "decoder_queries" else 0)
 
 
 def _tower_weights(config: ModelConfig, tower: VisionTowerConfig) -> int:
@@ -119,6 +127,14 @@ def _tower(config: ModelConfig, tower: VisionTowerConfig, *, all_blocks: bool) -
     tokens = patches + tower.num_prefix_tokens
     block = _product(tokens, C, 4 * C) + 2 * _product(tokens, C, tower.mlp_dim) + 4 * tokens * tokens * C
     return _product(patches, 3 * config.patch_size**2, C) + (tower.depth - (not all_blocks)) * block
+
+
+def _pruner(config: ModelConfig, task_tokens: int) -> int:
+    N, D = config.num_patches, config.hidden_size
+    scores = _product(config.num_queries, D, N)
+    if config.pruner.kind == "decoder_queries":
+        return scores + _product(N, D, D)
+    return scores if config.pruner.is_learned else scores + 2 * _product(N, D, task_tokens)
 
 
 def _decoder(config: ModelConfig, sequence: int, *, last_rows: int) -> int:

@@ -4,7 +4,7 @@ engines/<name>/
     manifest.json    schema version, sizes, policy (statistics, prompt), parts with their hashes
     prompt.onnx      input_ids -> prompt_tokens, prompt_keys       once per instruction
     vision.onnx      pixel_values -> patches
-    pruner.onnx      patches, prompt_keys, proprio -> order, count
+    pruner.onnx      patches, prompt_keys, proprio -> order, count     learned queries read only patches
     decoder.onnx     patches, retained indices, prompt_tokens, proprio -> normalized_actions
     tokenizer.json   unless the manifest says null
     plans/<target>/  TensorRT plans of the parts, built for one kind of GPU; never shipped
@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from lightvla_ros.core.errors import BundleError, LightVlaError
 from lightvla_ros.core.policy_config import PolicyConfig
-from lightvla_ros.model.config import ModelConfig, VisionTowerConfig
+from lightvla_ros.model.config import ModelConfig, PrunerConfig, VisionTowerConfig
 from lightvla_ros.model.policy_config import check_policy_fits
 
 MANIFEST_NAME = "manifest.json"
@@ -249,7 +249,9 @@ def _buckets(content: Sequence[int]) -> tuple[int, ...]:
 
 def _model(content: Mapping[str, Any]) -> ModelConfig:
     towers = {name: _strict(VisionTowerConfig, tower) for name, tower in content["towers"].items()}
-    return _strict(ModelConfig, {**content, "towers": towers})
+    # Bundles from before there was a choice have none.
+    pruner = _strict(PrunerConfig, content["pruner"]) if "pruner" in content else PrunerConfig()
+    return _strict(ModelConfig, {**content, "towers": towers, "pruner": pruner})
 
 
 def part_from_mapping(content: Mapping[str, Any]) -> Part:

@@ -109,6 +109,7 @@ class OrtEngine:
         options = OrtOptions.from_manifest(manifest, num_threads=num_threads)
         _check_precision(manifest)
         manifest.check_files(directory)
+        self._pruner_inputs = tuple(spec.name for spec in manifest.parts["pruner"].inputs)
         self._patches_dtype = manifest.parts["vision"].outputs[0].dtype
         self._sessions = {part: _session(manifest.part_path(directory, part), options) for part in PARTS}
 
@@ -130,7 +131,7 @@ class OrtEngine:
             "prompt_length": np.array([prompt.keys.shape[1]]),
             "proprio": proprio[None],
         }
-        order, count = self._run("pruner", feed)
+        order, count = self._run("pruner", {name: feed[name] for name in self._pruner_inputs})
         return order[0, : count[0]]
 
     def decode(

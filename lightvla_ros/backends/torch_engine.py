@@ -85,10 +85,9 @@ class TorchEngine:
     def score(
         self, patches: Tensor, prompt: TorchPrompt, proprio: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Return the pruner's scores, float32 [N, N]."""
+        """Return the pruner's scores, float32 [Q, N]."""
         with running("pruner"):
-            keys = self.model.task_keys(prompt.keys, self._tensor(proprio)[None])
-            return to_host(self.model.pruner.score(patches, keys)[0])
+            return to_host(self.model.score(patches, prompt.keys, self._tensor(proprio)[None])[0])
 
     def _tensor(self, array: NDArray[np.float32]) -> Tensor:
         return torch.tensor(array, device=self._device, dtype=self._dtype)

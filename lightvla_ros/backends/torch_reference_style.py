@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightvla_ros.backends.torch_engine import running
+from lightvla_ros.core.errors import EngineError
 from lightvla_ros.model.decoder import rotary_angles
 from lightvla_ros.model.lightvla import LightVla
 from lightvla_ros.model.pruner import rms_normalize
@@ -39,9 +40,19 @@ class ReferenceStyleEngine:
 
     Args:
         model: on the device and in the precision it shall run in; it is shared, not changed.
+
+    Raises:
+        EngineError: the model has a pruner that the published code has not.
     """
 
     def __init__(self, model: LightVla) -> None:
+        if model.config.pruner.is_learned:
+            raise EngineError(
+                "reference-style engine",
+                got=f"a model with {model.config.pruner.kind}",
+                expected="task_queries, the only pruner there is published code for",
+                fix="compare with backend 'torch'",
+            )
         self.model = model.eval()
         weight = model.projector.fc1.weight
         self._device, self._dtype = weight.device, weight.dtype

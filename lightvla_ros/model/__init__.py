@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from lightvla_ros.model.config import ModelConfig, VisionTowerConfig
+from lightvla_ros.model.config import ModelConfig, PrunerConfig, VisionTowerConfig
 
 if TYPE_CHECKING:
     from lightvla_ros.model.checkpoint import load_checkpoint, save_checkpoint
@@ -16,6 +16,7 @@ __all__ = [
     "LightVla",
     "LightVlaOutput",
     "ModelConfig",
+    "PrunerConfig",
     "TokenPruner",
     "VisionTowerConfig",
     "load_checkpoint",

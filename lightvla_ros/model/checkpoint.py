@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +194,9 @@ def _descriptions(model: LightVla, extras: Mapping[str, Any]) -> dict[str, Any]:
             },
         },
         "vision.json": towers,
-        "lightvla.json": {"model": {name: getattr(config, name) for name in own}, **extras},
+        "lightvla.json": {
+            "model": {**{name: getattr(config, name) for name in own}, "pruner": asdict(config.pruner)},
+            **extras,
+        },
         "dataset_statistics.json": model.statistics,
     }

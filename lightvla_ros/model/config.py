@@ -65,6 +65,53 @@ _LLAMA_FIELDS = {
 }
 
 
+PRUNER_KINDS = ("task_queries", "vision_queries", "decoder_queries")
+INITIALIZATIONS = ("normal", "orthogonal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunerConfig:
+    """What asks for visual tokens. Learned queries are a design of this project (docs/adr/0012).
+
+    Attributes:
+        kind: "task_queries", LightVLA: a query per visual token, made of the task tokens, without weights
+            (spec §4). "vision_queries" and "decoder_queries", after LightVLA*: learned queries. Their keys
+            are the projector's output, or the keys of the first decoder layer's attention.
+        num_queries: learned queries m, so at most m tokens are retained; None is a quarter of the visual
+            tokens.
+        initialization: of learned queries, "normal" (every number on its own) or "orthogonal".
+    """
+
+    kind: str = "task_queries"
+    num_queries: int | None = None
+    initialization: str = "normal"
+
+    def __post_init__(self) -> None:
+        """Refuse what no pruner can be."""
+        count = self.num_queries
+        rules = {
+            "kind": (self.kind in PRUNER_KINDS, f"one of {list(PRUNER_KINDS)}"),
+            "num_queries": (
+                count is None or (type(count) is int and count > 0 and self.is_learned),
+                "a whole number from 1 on for learned queries, else none",
+            ),
+            "initialization": (self.initialization in INITIALIZATIONS, f"one of {list(INITIALIZATIONS)}"),
+        }
+        for name, (holds, expected) in rules.items():
+            if not holds:
+                raise CheckpointError(
+                    f"pruner '{name}'",
+                    got=repr(getattr(self, name)),
+                    expected=expected,
+                    fix="correct the pruner of lightvla.json, or the options of training",
+                )
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the queries are weights."""
+        return self.kind != "task_queries"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Every size of the model; the defaults are the published 7B LIBERO models.
@@ -91,6 +138,7 @@ class ModelConfig:
         action_prefix_id: token between the prompt and the action slots (Llama's lone "▁").
         action_row_offset: first hidden row read by the head, counted from the action prefix: 2 is the
             slice [-56:] of the released inference code, 0 the slice [-58:-2] of training (spec §3.7).
+        pruner: what asks for visual tokens.
     """
 
     towers: Mapping[str, VisionTowerConfig] = field(
@@ -114,6 +162,7 @@ class ModelConfig:
     stop_id: int = 2
     action_prefix_id: int = 29871
     action_row_offset: int = 2
+    pruner: PrunerConfig = field(default_factory=PrunerConfig)
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot form a model."""
@@ -143,6 +192,13 @@ class ModelConfig:
     def num_patches(self) -> int:
         """Visual tokens N over all cameras."""
         return self.num_cameras * self.grid_size**2
+
+    @property
+    def num_queries(self) -> int:
+        """Queries of the pruner, each of which chooses one visual token."""
+        if not self.pruner.is_learned:
+            return self.num_patches
+        return self.pruner.num_queries or max(1, self.num_patches // 4)
 
     @property
     def vision_dim(self) -> int:
@@ -178,16 +234,20 @@ class ModelConfig:
         return config._overridden(read_json(directory / "lightvla.json", optional=True).get("model", {}))
 
     def _overridden(self, overrides: Mapping[str, Any]) -> ModelConfig:
-        known = {f.name for f in fields(self)} - {"towers"}
-        unknown = sorted(set(overrides) - known)
-        if unknown:
-            raise CheckpointError(
-                "lightvla.json: model",
-                got=unknown,
-                expected=f"fields among {sorted(known)}",
-                fix="remove them",
-            )
-        return replace(self, **overrides)
+        _check_known("model", overrides, {f.name for f in fields(self)} - {"towers"})
+        pruner = overrides.get("pruner", {})
+        _check_known("model.pruner", pruner, {f.name for f in fields(PrunerConfig)})
+        return replace(self, **{**overrides, "pruner": PrunerConfig(**pruner)})
+
+
+def _check_known(section: str, content: Any, known: set[str]) -> None:
+    if unknown := sorted(set(content) - known) if isinstance(content, Mapping) else [content]:
+        raise CheckpointError(
+            f"lightvla.json: {section}",
+            got=unknown,
+            expected=f"fields among {sorted(known)}",
+            fix="remove them",
+        )
 
 
 def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:

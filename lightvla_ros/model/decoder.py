@@ -7,9 +7,12 @@ somebody reads.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from lightvla_ros.model.config import ModelConfig
 
@@ -119,6 +122,20 @@ class Decoder(nn.Module):
         for layer in self.layers[:-1]:
             x = layer(x, cos, sin, key_bias, everything)
         return self.norm(self.layers[-1](x, cos, sin, key_bias, rows))
+
+    def first_keys(self, x: Tensor) -> Tensor:
+        """Return the keys of the first layer's attention, heads side by side, not yet rotated.
+
+        Args:
+            x: [B, L, D].
+
+        Returns:
+            [B, L, D], computed in float32 whatever the weights' dtype, because they decide tokens.
+        """
+        layer = cast(_Layer, self.layers[0])
+        k_proj = layer.self_attn.k_proj
+        weights = {name: weight.float() for name, weight in k_proj.named_parameters()}
+        return cast(Tensor, functional_call(k_proj, weights, layer.input_layernorm(x.float())))
 
 
 def _hiding_bias(key_mask: Tensor, dtype: torch.dtype) -> Tensor:

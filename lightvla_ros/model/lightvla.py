@@ -1,19 +1,12 @@
 """LightVLA, top to bottom: pixels, prompt and proprio in, one chunk of normalised actions out.
 
-The sequence the decoder sees differs from the reference's only in the order of its rows, which
-bidirectional attention with explicit positions ignores. Ours puts what is static first:
-
-    row       0     1..A        A+1   A+2  A+3      then n-1      then K
-    content   "▁"   A zeros     </s>  BOS  proprio  prompt 1..    retained visual tokens
-    position  N+1+n N+2+n+i     N+2+n+A 0  N+1      N+1+j         1 + original index
-
-with A = chunk_size * action_dim, N visual tokens and n prompt ids including BOS (spec §3.3). The rows
-the head reads are a fixed slice, and padding, where there is any, sits at the tail.
+The order of the decoder's rows is our own, see `sequence.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightvla_ros.core.errors import SpecError
 from lightvla_ros.core.normalize import ActionNormalizer, statistics_for
-from lightvla_ros.model.config import ModelConfig
+from lightvla_ros.model.config import ModelConfig, PrunerConfig
 from lightvla_ros.model.decoder import LanguageModel
 from lightvla_ros.model.heads import L1RegressionHead, ProprioProjector
-from lightvla_ros.model.pruner import TokenPruner, compact, rms_normalize
+from lightvla_ros.model.pruner import compact, make_pruner, rms_normalize
+from lightvla_ros.model.sample import checked_sample
+from lightvla_ros.model.sequence import in_reference_order, key_mask, padded_mask, position_ids
 from lightvla_ros.model.vision import Projector, VisionBackbone
 
 _ALL_ROWS = slice(None)
@@ -63,7 +57,20 @@ class LightVla(nn.Module):
         self.language_model = LanguageModel(config)
         self.proprio_projector = ProprioProjector(config)
         self.action_head = L1RegressionHead(config)
-        self.pruner = TokenPruner()
+        self.pruner = make_pruner(config)
+
+    def replace_pruner(self, pruner: PrunerConfig) -> None:
+        """Prune by other queries from now on; learned ones start anew, all other weights stay.
+
+        So the second stage of training gets its queries (docs/adr/0012).
+        """
+        self.config = replace(self.config, pruner=pruner)
+        self.pruner = make_pruner(self.config).to(self.projector.fc1.weight)
+
+    @property
+    def num_queries(self) -> int:
+        """Queries Q of the pruner: N made of the task tokens, or m learned ones."""
+        return self.config.num_queries
 
     # -- stages: what the engines run, one after the other ---------------------------------------
 
@@ -84,7 +91,7 @@ class LightVla(nn.Module):
         so that its padding sits at the tail.
         """
         tokens = torch.cat([*self._promptless_task_tokens(proprio), prompt_tokens], dim=1)
-        return tokens, _padded_mask(prompt_mask, front=3)
+        return tokens, _task_mask(prompt_mask)
 
     def task_keys(self, prompt_keys: Tensor, proprio: Tensor) -> Tensor:
         """Complete cached prompt keys: [B, n-1, D] and proprio [B, P] -> float32 [B, n+2, D].
@@ -105,8 +112,13 @@ class LightVla(nn.Module):
             proprio: [B, P] normalised.
             prompt_mask: bool [B, M], False for padding; None when there is none.
         """
-        keys = self.task_keys(prompt_keys, proprio)
-        return self.pruner.keep_mask(self.pruner.score(patches, keys, _padded_mask(prompt_mask, front=3)))
+        return self.pruner.keep_mask(self.score(patches, prompt_keys, proprio, prompt_mask))
+
+    def score(
+        self, patches: Tensor, prompt_keys: Tensor, proprio: Tensor, prompt_mask: Tensor | None = None
+    ) -> Tensor:
+        """Score every patch for every query, float32 [B, Q, N]; arguments as those of `prune`."""
+        return self.pruner.score(*self._score_inputs(patches, prompt_keys, proprio, prompt_mask))
 
     def decode(
         self,
@@ -134,19 +146,44 @@ class LightVla(nn.Module):
             [B, A, D] hidden rows for the action head, or [B, L, D].
         """
         x = self._embed_sequence(visual_tokens, prompt_tokens, proprio)
-        positions = self._positions(visual_indices, prompt_tokens, prompt_mask)
-        key_mask = None
-        if visual_mask is not None or prompt_mask is not None:
-            fixed = self.config.num_action_rows + 4
-            key_mask = torch.cat(
-                [
-                    _mask_or_ones(prompt_mask, prompt_tokens, front=fixed),
-                    _mask_or_ones(visual_mask, visual_tokens),
-                ],
-                dim=1,
-            )
+        positions = position_ids(self.config, visual_indices, prompt_tokens, prompt_mask)
+        mask = key_mask(self.config, visual_tokens, prompt_tokens, visual_mask, prompt_mask)
         rows = _ALL_ROWS if every_row else self.head_rows
-        return self.language_model.model(x, positions, key_mask, rows)
+        return self.language_model.model(x, positions, mask, rows)
+
+    def select_for_training(
+        self,
+        patches: Tensor,
+        prompt_tokens: Tensor,
+        proprio: Tensor,
+        prompt_mask: Tensor | None,
+        *,
+        noise_scale: float,
+        noise: Tensor,
+        reference_compatible: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Choose one token per query, differentiably (spec §4.3); scores are float32 under autocast too.
+
+        Args:
+            patches: [B, N, D].
+            prompt_tokens: [B, M, D] from `embed_prompt`.
+            proprio: [B, P] normalised.
+            prompt_mask: bool [B, M], False for padding; None when there is none.
+            noise_scale: sigma of the noise added to the scores.
+            noise: [B, Q, N].
+            reference_compatible: let padding take part in the queries, as the published training does and
+                its inference never (spec §4.5). It pads with id 32000, so pad with that as well.
+
+        Returns:
+            indices int64 [B, Q] of the chosen tokens, duplicates kept, and the tokens [B, Q, D] in the
+            dtype of `patches`: forward the hard choice, backward the gradient of the softmax.
+        """
+        mask = None if reference_compatible else prompt_mask
+        inputs = self._score_inputs(patches, rms_normalize(prompt_tokens), proprio, mask)
+        with torch.autocast(patches.device.type, enabled=False):
+            score = self.pruner.score(*inputs) + noise_scale * noise
+            indices, tokens = self.pruner.choose_softly(score, patches.float())
+        return indices, tokens.to(patches.dtype)
 
     # -- whole passes -----------------------------------------------------------------------------
 
@@ -161,7 +198,9 @@ class LightVla(nn.Module):
         Raises:
             SpecError: a shape does not fit the model, or the batch is not one.
         """
-        pixel_values, input_ids, proprio = self._checked(pixel_values, input_ids, proprio)
+        pixel_values, input_ids, proprio = checked_sample(self.config, pixel_values, input_ids, proprio)
+        weight = self.projector.fc1.weight
+        pixel_values, proprio = pixel_values.to(weight.dtype), proprio.to(weight.dtype)
         patches = self.encode_images(pixel_values)
         prompt_tokens = self.embed_prompt(input_ids)
         keep_mask = self.prune(patches, rms_normalize(prompt_tokens), proprio)
@@ -173,7 +212,7 @@ class LightVla(nn.Module):
         return LightVlaOutput(
             keep_mask=keep_mask[0],
             patches=patches[0],
-            last_hidden=self._in_reference_order(hidden[0], num_retained=len(indices)),
+            last_hidden=in_reference_order(self.config, hidden[0], num_retained=len(indices)),
             action_hidden=action_hidden[0],
             normalized_actions=self.action_head(action_hidden)[0],
         )
@@ -220,6 +259,13 @@ class LightVla(nn.Module):
         first = self.config.action_row_offset
         return slice(first, first + self.config.num_action_rows)
 
+    def _score_inputs(
+        self, patches: Tensor, prompt_keys: Tensor, proprio: Tensor, prompt_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        if self.config.pruner.kind == "decoder_queries":
+            patches = self.language_model.model.first_keys(patches)
+        return patches, self.task_keys(prompt_keys, proprio), _task_mask(prompt_mask)
+
     def _special_tokens(self, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the embeddings of "▁", </s> and BOS, each [B, 1, D]."""
         table = self.language_model.model.embed_tokens.weight
@@ -238,60 +284,7 @@ class LightVla(nn.Module):
         proprio_token = self.proprio_projector(proprio)[:, None]
         return torch.cat([prefix, slots, stop, bos, proprio_token, prompt_tokens, visual_tokens], dim=1)
 
-    def _positions(self, visual_indices: Tensor, prompt_tokens: Tensor, prompt_mask: Tensor | None) -> Tensor:
-        """Position ids int64 [B, L]: those of the unpruned, unpadded sequence (spec §3.5)."""
-        config, device = self.config, visual_indices.device
-        B, M, N = visual_indices.shape[0], prompt_tokens.shape[1], config.num_patches
-        lengths = (
-            torch.full((B, 1), M, device=device) if prompt_mask is None else prompt_mask.sum(1, keepdim=True)
-        )
-        # "▁", the action slots and </s> follow the prompt, so they shift with its length n = M + 1.
-        after = N + 2 + lengths + torch.arange(config.num_action_rows + 2, device=device)
-        # BOS is at 0 and proprio at N + 1; computed, because constants cannot enter a CUDA graph.
-        bos_proprio = (torch.arange(2, device=device) * (N + 1)).expand(B, 2)
-        prompt = (N + 2 + torch.arange(M, device=device)).expand(B, M)
-        return torch.cat([after, bos_proprio, prompt, visual_indices + 1], dim=1)
 
-    def _in_reference_order(self, hidden: Tensor, num_retained: int) -> Tensor:
-        """Reorder one sample's rows [L, D] to BOS, visual, proprio, prompt, "▁", slots, </s>."""
-        A = self.config.num_action_rows
-        num_prompt = hidden.shape[0] - num_retained - (A + 4)
-        tail, bos, proprio, prompt, visual = hidden.split([A + 2, 1, 1, num_prompt, num_retained])
-        return torch.cat([bos, visual, proprio, prompt, tail])
-
-    def _checked(
-        self, pixel_values: Tensor, input_ids: Tensor, proprio: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        config = self.config
-        channels = 3 * len(config.towers) * config.num_cameras
-        expected = (1, channels, config.image_size, config.image_size)
-        if tuple(pixel_values.shape) != expected:
-            raise SpecError(
-                "pixel_values", got=tuple(pixel_values.shape), expected=str(expected), fix="pass one sample"
-            )
-        if input_ids.ndim != 2 or input_ids.shape[0] != 1 or input_ids.shape[1] < 2:
-            raise SpecError(
-                "input_ids", got=tuple(input_ids.shape), expected="(1, n) with n >= 2", fix="pass one prompt"
-            )
-        if proprio.numel() != config.proprio_dim:
-            raise SpecError(
-                "proprio",
-                got=tuple(proprio.shape),
-                expected=f"{config.proprio_dim} numbers",
-                fix="pass one state",
-            )
-        if int(input_ids[0, -1]) == config.action_prefix_id:
-            input_ids = input_ids[:, :-1]  # the sequence always appends it itself
-        dtype = self.projector.fc1.weight.dtype
-        return pixel_values.to(dtype), input_ids, proprio.reshape(1, -1).to(dtype)
-
-
-def _padded_mask(mask: Tensor | None, front: int) -> Tensor | None:
-    """Prepend `front` real rows to a bool [B, M] mask."""
-    return None if mask is None else torch.cat([mask.new_ones(mask.shape[0], front), mask], dim=1)
-
-
-def _mask_or_ones(mask: Tensor | None, tokens: Tensor, front: int = 0) -> Tensor:
-    if mask is None:
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    return torch.cat([mask.new_ones(mask.shape[0], front), mask], dim=1) if front else mask
+def _task_mask(prompt_mask: Tensor | None) -> Tensor | None:
+    """Mask of the task tokens, of which proprio, "▁" and </s> come before the prompt."""
+    return None if prompt_mask is None else padded_mask(prompt_mask, front=3)

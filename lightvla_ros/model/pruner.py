@@ -1,11 +1,13 @@
-"""Parameter-free, query-driven pruning of visual tokens (spec §4; LightVLA, arXiv 2509.12594).
+"""Query-driven pruning of visual tokens (spec §4; LightVLA, arXiv 2509.12594).
 
 With n the RMS normalisation (eps 1e-6, no weight), P the patches and T the task tokens:
 
-    Q = n(softmax(n(P) n(T)^T / sqrt(D)) n(T))        one query per patch
+    Q = n(softmax(n(P) n(T)^T / sqrt(D)) n(T))        one query per patch, without parameters
     S = Q n(P)^T / sqrt(D)                            row i: what query i asks for
     retained = unique(argmax_j S_ij)                  inference
     M = onehot(argmax S) + softmax(S) - sg(softmax(S))  training; pruned = M P
+
+or, with learned queries W and keys K (`QueryPruner`, docs/adr/0012), S = n(W) n(K)^T / sqrt(D).
 
 Scores are computed in float32 whatever the model's dtype: bfloat16 ties decide tokens (spec §4.4).
 """
@@ -17,6 +19,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lightvla_ros.model.config import ModelConfig
 
 _RMS_EPS = 1e-6
 
@@ -39,7 +43,49 @@ class Retained(NamedTuple):
     count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody calls
 
 
-class TokenPruner(nn.Module):
+class _Pruner(nn.Module):
+    """What scores decide, whoever gave them: float32 [B, Q, N], one row per query."""
+
+    @staticmethod
+    def keep_mask(score: Tensor) -> Tensor:
+        """Mark every token that is some query's first maximum: [B, Q, N] -> bool [B, N].
+
+        A sample whose scores are not all finite keeps nothing, which every engine can see: backends
+        disagree about where NaN stands in an argmax.
+        """
+        # Comparing with arange instead of scattering or NonZero keeps the graph static for export.
+        candidates = torch.arange(score.shape[-1], device=score.device)
+        chosen = (score.argmax(-1)[:, :, None] == candidates).any(1)
+        return chosen & torch.isfinite(score).flatten(1).all(1, keepdim=True)
+
+    @staticmethod
+    def retained(keep_mask: Tensor) -> Retained:
+        """Order tokens retained first, each part ascending: bool [B, N] -> `Retained`."""
+        N = keep_mask.shape[-1]
+        key = torch.arange(N, device=keep_mask.device) + N * (~keep_mask).long()
+        order = key.topk(N, dim=-1, largest=False, sorted=True).values % N
+        return Retained(order=order, count=keep_mask.sum(-1))
+
+    @staticmethod
+    def choose_softly(score: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Let each query choose one token, differentiably (spec §4.3).
+
+        Args:
+            score: [B, Q, N], noise included.
+            patches: [B, N, D].
+
+        Returns:
+            indices int64 [B, Q] of the chosen tokens, duplicates kept, and the tokens [B, Q, D]: forward
+            the hard choice, backward the gradient of softmax(S) P.
+        """
+        indices = score.argmax(-1)
+        hard = F.one_hot(indices, score.shape[-1]).to(score.dtype)
+        soft = score.softmax(-1)
+        choice = (hard + soft - soft.detach()).to(patches.dtype)  # [B, Q, N]
+        return indices, choice @ patches
+
+
+class TokenPruner(_Pruner):
     """Choose visual tokens by what the task tokens ask for; holds no parameters."""
 
     def forward(self, patches: Tensor, task_tokens: Tensor, task_mask: Tensor | None = None) -> Tensor:
@@ -76,26 +122,6 @@ class TokenPruner(nn.Module):
         queries = rms_normalize(attention.softmax(-1) @ task_keys)  # [B, N, D]
         return queries @ patch_keys.transpose(1, 2) * scale
 
-    @staticmethod
-    def keep_mask(score: Tensor) -> Tensor:
-        """Mark every token that is some query's first maximum: [B, N, N] -> bool [B, N].
-
-        A sample whose scores are not all finite keeps nothing, which every engine can see: backends
-        disagree about where NaN stands in an argmax.
-        """
-        # Comparing with arange instead of scattering or NonZero keeps the graph static for export.
-        candidates = torch.arange(score.shape[-1], device=score.device)
-        chosen = (score.argmax(-1)[:, :, None] == candidates).any(1)
-        return chosen & torch.isfinite(score).flatten(1).all(1, keepdim=True)
-
-    @staticmethod
-    def retained(keep_mask: Tensor) -> Retained:
-        """Order tokens retained first, each part ascending: bool [B, N] -> `Retained`."""
-        N = keep_mask.shape[-1]
-        key = torch.arange(N, device=keep_mask.device) + N * (~keep_mask).long()
-        order = key.topk(N, dim=-1, largest=False, sorted=True).values % N
-        return Retained(order=order, count=keep_mask.sum(-1))
-
     @classmethod
     def select_soft(
         cls,
@@ -105,7 +131,7 @@ class TokenPruner(nn.Module):
         noise: Tensor,
         task_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Select one token per query, differentiably (spec §4.3).
+        """Score and let each query choose, see `choose_softly`.
 
         Args:
             patches: [B, N, D].
@@ -115,15 +141,32 @@ class TokenPruner(nn.Module):
             task_mask: bool [B, M] or None.
 
         Returns:
-            indices int64 [B, N] of the chosen token per query, duplicates kept, and the tokens
-            [B, N, D]: forward the hard choice, backward the gradient of softmax(S) P.
+            indices int64 [B, N] of the chosen tokens and the tokens [B, N, D].
         """
         score = cls.score(patches, rms_normalize(task_tokens), task_mask) + noise_scale * noise
-        indices = score.argmax(-1)
-        hard = F.one_hot(indices, score.shape[-1]).to(score.dtype)
-        soft = score.softmax(-1)
-        choice = (hard + soft - soft.detach()).to(patches.dtype)  # [B, N, N]
-        return indices, choice @ patches
+        return cls.choose_softly(score, patches)
+
+
+class QueryPruner(_Pruner):
+    """Choose visual tokens by learned queries: `queries` [m, D], of which only the direction counts."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.empty(config.num_queries, config.hidden_size))
+        if config.pruner.initialization == "orthogonal":
+            nn.init.orthogonal_(self.queries, gain=config.hidden_size**0.5)
+        else:
+            nn.init.normal_(self.queries)
+
+    def score(self, keys: Tensor, _task_keys: Tensor, _task_mask: Tensor | None = None) -> Tensor:
+        """Score every patch for every query, whatever the task: [B, N, D] -> float32 [B, m, N]."""
+        scale = keys.shape[-1] ** -0.5
+        return rms_normalize(self.queries) @ rms_normalize(keys).transpose(1, 2) * scale
+
+
+def make_pruner(config: ModelConfig) -> TokenPruner | QueryPruner:
+    """Return the pruner a model is to have; learned queries are random."""
+    return QueryPruner(config) if config.pruner.is_learned else TokenPruner()
 
 
 def compact(patches: Tensor, retained: Retained) -> tuple[Tensor, Tensor, Tensor]:

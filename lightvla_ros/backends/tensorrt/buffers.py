@@ -67,7 +67,7 @@ def allocate(device: Device, plans: Mapping[str, Plan], manifest: Manifest) -> B
     Raises:
         EngineError: the memory does not suffice.
     """
-    sizes = _sizes(plans.values())
+    sizes = _sizes(plans.values(), longest_prompt=manifest.prompt_buckets[-1])
     addresses = {name: device.allocate(size) for name, size in sizes.items()}
     workspace = device.allocate(max(plan.workspace_bytes for plan in plans.values()))
     host = {
@@ -79,22 +79,21 @@ def allocate(device: Device, plans: Mapping[str, Plan], manifest: Manifest) -> B
     return Buffers(addresses=addresses, sizes=sizes, host=host, workspace=workspace)
 
 
-def _sizes(plans: Iterable[Plan]) -> dict[str, int]:
+def _sizes(plans: Iterable[Plan], longest_prompt: int) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for plan in plans:
         for name, tensor in plan.tensors.items():
-            shape = _largest_shape(plan, name, tensor)
-            # The length of a dynamic output is that of the input which reads it.
-            if min(shape, default=0) >= 0:
-                owner = _SAME_MEMORY.get(name, name)
-                num_bytes = math.prod(shape) * DTYPE_BYTES[tensor.dtype]
-                sizes[owner] = max(sizes.get(owner, 0), num_bytes)
+            shape = _largest_shape(plan, name, tensor, longest_prompt)
+            owner = _SAME_MEMORY.get(name, name)
+            num_bytes = math.prod(shape) * DTYPE_BYTES[tensor.dtype]
+            sizes[owner] = max(sizes.get(owner, 0), num_bytes)
     return sizes
 
 
-def _largest_shape(plan: Plan, name: str, tensor: PlanTensor) -> tuple[int, ...]:
+def _largest_shape(plan: Plan, name: str, tensor: PlanTensor, longest_prompt: int) -> tuple[int, ...]:
     if not tensor.is_input:
-        return tensor.shape
+        # Of dynamic length are only the prompt's tokens and keys; learned queries read no keys.
+        return tuple(longest_prompt if size < 0 else size for size in tensor.shape)
     return tuple(max(sizes) for sizes in zip(*(profile[name].max for profile in plan.profiles), strict=True))
 
 

@@ -171,7 +171,7 @@ class TensorRtEngine:
     ) -> NDArray[np.int64]:
         """Choose what to retain: int64 [K], ascending; empty where the scores are not finite."""
         device = self._prepare("pruner", patches, prompt, proprio)
-        self._pipeline.stages["pruner"].run((prompt.bucket,))
+        self._pipeline.stages["pruner"].run(self._pipeline.pruner_lengths(prompt.bucket))
         device.synchronize()
         count, order = int(self._pipeline.host["count"][0]), self._pipeline.host["order"]
         if not 0 <= count <= order.shape[1]:

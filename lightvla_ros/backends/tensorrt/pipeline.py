@@ -10,7 +10,7 @@ from lightvla_ros.backends.manifest import PARTS, Manifest
 from lightvla_ros.backends.tensorrt.buffers import Buffers, allocate, check_tensors
 from lightvla_ros.backends.tensorrt.cuda import Device
 from lightvla_ros.backends.tensorrt.plan import PlanSet
-from lightvla_ros.backends.tensorrt.stage import Copy, Plan, PlanRuntime, Stage
+from lightvla_ros.backends.tensorrt.stage import Copy, Lengths, Plan, PlanRuntime, Stage
 from lightvla_ros.core.errors import BundleError, EngineError, LightVlaError
 
 
@@ -71,6 +71,14 @@ class Pipeline:
         self.stages.clear()
         self._plans.clear()
 
+    def pruner_lengths(self, prompt: int) -> Lengths:
+        """Return the sizes of the pruner's dynamic inputs: none where learned queries read no prompt."""
+        return (prompt,) if self._pruner_reads_prompt else ()
+
+    @property
+    def _pruner_reads_prompt(self) -> bool:
+        return "prompt_keys" in self._plans["pruner"].tensors
+
     def _load(self, plan_set: PlanSet, runtime: PlanRuntime) -> None:
         for part in PARTS:
             path = plan_set.directory / plan_set.parts[part].file
@@ -105,7 +113,7 @@ class Pipeline:
             "pruner": stage(
                 "pruner",
                 self._plans["pruner"],
-                dynamic=["prompt_keys"],
+                dynamic=["prompt_keys"] if self._pruner_reads_prompt else [],
                 before=[up["proprio"]],
                 after=[down["order"], down["count"]],
             ),
@@ -125,8 +133,8 @@ class Pipeline:
         self.host["prompt_length"][0] = 1
         self.stages["prompt"].run((2,))
         self.stages["vision"].capture(())
-        for prompt in self._manifest.prompt_buckets:
-            self.stages["pruner"].capture((prompt,))
+        for lengths in dict.fromkeys(map(self.pruner_lengths, self._manifest.prompt_buckets)):
+            self.stages["pruner"].capture(lengths)
         for prompt in self._manifest.prompt_buckets:
             for retained in self._manifest.length_buckets:
                 self.stages["decoder"].capture((retained, prompt))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lightvla_ros.core.errors import CheckpointError
-from lightvla_ros.model import LightVla, ModelConfig, load_checkpoint, save_checkpoint
+from lightvla_ros.model import LightVla, ModelConfig, PrunerConfig, load_checkpoint, save_checkpoint
 from lightvla_ros.model.checkpoint import published_shapes
 
 Tensors = dict[str, torch.Tensor]
@@ -100,6 +100,38 @@ def test_an_unexpected_tensor_is_named(checkpoint: Path) -> None:
         load_checkpoint(checkpoint)
 
 
+def ask_for_queries(checkpoint: Path) -> None:
+    path = checkpoint / "lightvla.json"
+    content = json.loads(path.read_text())
+    content["model"]["pruner"] = {"kind": "vision_queries", "num_queries": 4}
+    path.write_text(json.dumps(content))
+
+
+def test_learned_queries_that_are_asked_for_must_be_there(checkpoint: Path) -> None:
+    ask_for_queries(checkpoint)
+    with pytest.raises(CheckpointError, match=r"no pruner\.queries;"):
+        load_checkpoint(checkpoint)
+    edit_weights(checkpoint, lambda tensors: tensors.update({"pruner.queries": torch.ones(5, 32)}))
+    with pytest.raises(CheckpointError, match=r"pruner\.queries.*\(5, 32\).*\(4, 32\)"):
+        load_checkpoint(checkpoint)
+    edit_weights(checkpoint, lambda tensors: tensors.update({"pruner.queries": torch.ones(4, 32)}))
+    assert load_checkpoint(checkpoint).num_queries == 4
+
+
+def test_learned_queries_nobody_asks_for_are_refused(checkpoint: Path) -> None:
+    edit_weights(checkpoint, lambda tensors: tensors.update({"pruner.queries": torch.ones(4, 32)}))
+    with pytest.raises(CheckpointError, match=r"pruner\.queries.*not part of this model"):
+        load_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_has_task_queries(checkpoint: Path) -> None:
+    path = checkpoint / "lightvla.json"
+    content = json.loads(path.read_text())
+    assert content["model"].pop("pruner")["kind"] == "task_queries"
+    path.write_text(json.dumps(content))
+    assert load_checkpoint(checkpoint).config.pruner == PrunerConfig()
+
+
 def test_a_tensor_of_another_shape_is_named_with_both_shapes(checkpoint: Path) -> None:
     edit_weights(checkpoint, lambda tensors: tensors.update({"projector.fc2.bias": torch.zeros(31)}))
     with pytest.raises(CheckpointError, match=r"projector\.fc2\.bias.*\(31,\).*\(32,\)"):
@@ -155,6 +187,9 @@ def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         ("config.json", '{"vision_backbone_id": "resnet"}', "vision_backbone_id"),
         ("lightvla.json", '{"model": {"chunks": 3}}', "chunks"),
         ("lightvla.json", '{"model": {"image_size": 57}}', "image_size"),
+        ("lightvla.json", '{"model": {"pruner": {"queries": 3}}}', r"model\.pruner.*queries"),
+        ("lightvla.json", '{"model": {"pruner": {"kind": "top_k"}}}', "kind.*top_k.*task_queries"),
+        ("lightvla.json", '{"model": {"pruner": null}}', "pruner.*None"),
     ],
 )
 def test_a_configuration_no_model_can_have_is_refused(
