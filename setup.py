@@ -26,6 +26,10 @@ SIM = ["mujoco==3.3.3", "PyOpenGL>=3.1"]
 TORCH = ["torch>=2.6", "safetensors>=0.4"]
 # transformers and sentencepiece turn a published tokenizer.model into tokenizer.json.
 EXPORT = [*TORCH, "onnx>=1.17", "onnxscript>=0.5", "sentencepiece>=0.2", "transformers>=4.40"]
+# Data sets in LeRobot's layout are read without its package, which would bring torchvision and much more.
+LEROBOT = ["av>=12", "pyarrow>=14", "pyyaml>=6.0"]
+# accelerate joins several GPUs, peft adapts what is too large to train whole, TensorBoard only shows.
+TRAIN = [*EXPORT, *SIM, "accelerate>=1.0", "peft>=0.13", "tensorboard>=2.14"]
 # The run time of TensorRT plans needs CUDA calls, not torch.
 CUDA = ["cuda-bindings>=12.6"]
 
@@ -76,6 +80,7 @@ setup(
         "numpy>=1.24",
         "onnxruntime>=1.18",
         "opencv-python-headless>=4.8",
+        "rich>=11.2",
         "simplejpeg>=1.7",
         "tokenizers>=0.19",
         "tqdm>=4.60",
@@ -85,7 +90,8 @@ setup(
         "sim": SIM,
         "torch": TORCH,
         "export": EXPORT,
-        "train": [*EXPORT, *SIM],
+        "train": TRAIN,
+        "lerobot": LEROBOT,
         "tensorrt": ["tensorrt>=10.3", *CUDA],
         "tensorrt-rtx": ["tensorrt-rtx-cu12>=1.4", *CUDA],
         "plot": ["matplotlib>=3.8"],
@@ -96,6 +102,7 @@ setup(
             "pytest>=8.0",
             "pyyaml>=6.0",
             "ruff>=0.9",
+            "types-PyYAML",
             "types-tqdm",
         ],
     },

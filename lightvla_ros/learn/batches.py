@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer
-from lightvla_ros.core.preprocess import ImagePreprocessor, center_crop
+from lightvla_ros.core.preprocess import Fit, ImagePreprocessor, center_crop
 from lightvla_ros.learn.demonstrations import Demonstrations
 from lightvla_ros.learn.pointing import colour_shares, named_colour
 
@@ -21,8 +21,6 @@ _MIN_HALF_RANGE = 0.3
 # Weight of a chunk that begins at rest, against 1 + this for one at full speed or that moves the gripper.
 # Most steps of an episode are slow corrections that proprio alone explains; the others show where to look.
 _REST_WEIGHT = 0.3
-# Batches per draw: drawing by weight from all chunks is slow for one batch at a time.
-_POOL = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,6 +43,26 @@ class Batch:
     actions: Tensor
     shares: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Yield the batch in parts of at most `size` chunks."""
+        parts = zip(*(getattr(self, f.name).split(size) for f in fields(self)), strict=True)
+        names = [f.name for f in fields(self)]
+        return (Batch(**dict(zip(names, part, strict=True))) for part in parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """How a policy sees its cameras; the fields of `ImagePreprocessor`."""
+
+    image_size: int
+    normalizations: Sequence[str] = ("siglip",)
+    jpeg: bool = False
+    fit: Fit = "stretch"
+
 
 def action_statistics(demonstrations: Demonstrations) -> dict[str, Any]:
     """Compute the statistics entry of spec §6.4 that the policy needs: 1 % and 99 % quantiles."""
@@ -61,9 +79,12 @@ def action_statistics(demonstrations: Demonstrations) -> dict[str, Any]:
     }
 
 
-def chunk_starts(episode_starts: NDArray[np.int64], chunk_size: int) -> NDArray[np.int64]:
+def chunk_starts(
+    episode_starts: NDArray[np.int64], chunk_size: int, episodes: Sequence[int] | None = None
+) -> NDArray[np.int64]:
     """Return every step a whole chunk can start at, not an episode's last `chunk_size - 1` (spec §7.2)."""
-    spans = zip(episode_starts[:-1], episode_starts[1:], strict=True)
+    chosen = range(len(episode_starts) - 1) if episodes is None else episodes
+    spans = [(episode_starts[episode], episode_starts[episode + 1]) for episode in chosen]
     return np.concatenate([np.arange(begin, max(begin, end - chunk_size + 1)) for begin, end in spans])
 
 
@@ -84,6 +105,9 @@ class BatchSource:
         token_ids: one prompt per instruction of the meta, BOS first.
         chunk_size: actions per chunk.
         grid_size: visual tokens per side of an image.
+        images: how the policy sees its cameras; None for the mini policy's way, at the stored size.
+        pad_id: what shorter prompts end with.
+        episodes: to draw from; None for all.
     """
 
     def __init__(
@@ -91,37 +115,43 @@ class BatchSource:
         demonstrations: Demonstrations,
         *,
         statistics: Mapping[str, Any],
-        token_ids: list[list[int]],
+        token_ids: Sequence[Sequence[int]],
         chunk_size: int,
         grid_size: int,
+        images: Images | None = None,
+        pad_id: int = 0,
+        episodes: Sequence[int] | None = None,
     ) -> None:
         self._demonstrations = demonstrations
         self._grid_size = grid_size
-        self._starts = chunk_starts(demonstrations.episode_starts, chunk_size)
+        self._starts = chunk_starts(demonstrations.episode_starts, chunk_size, episodes)
         self._steps = np.arange(chunk_size)
+        images = images or Images(image_size=demonstrations.meta.image_size)
         self._preprocess = ImagePreprocessor(
-            image_size=demonstrations.meta.image_size, normalizations=("siglip",), jpeg=False
+            image_size=images.image_size,
+            normalizations=images.normalizations,
+            jpeg=images.jpeg,
+            fit=images.fit,
         )
         action, proprio = statistics["action"], statistics["proprio"]
         self._action_normalizer = ActionNormalizer(action["q01"], action["q99"], action["mask"])
         self._proprio_normalizer = ProprioNormalizer(proprio["q01"], proprio["q99"])
         longest = max(len(ids) for ids in token_ids)
-        self._probabilities = _probabilities(
-            demonstrations.actions[self._starts[:, None] + np.arange(chunk_size)]
+        chunks = demonstrations.actions[self._starts[:, None] + self._steps]
+        self._cumulative = np.cumsum(_probabilities(chunks))
+        self._input_ids = np.array(
+            [[*ids, *[pad_id] * (longest - len(ids))] for ids in token_ids], dtype=np.int64
         )
-        self._input_ids = np.array([ids + [0] * (longest - len(ids)) for ids in token_ids], dtype=np.int64)
         self._lengths = np.array([len(ids) for ids in token_ids])
 
     def __len__(self) -> int:
         """Number of chunks that can be drawn."""
         return len(self._starts)
 
-    def stream(self, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield batches for ever, fast motion and grasps more often than slow corrections."""
-        while True:
-            pool = rng.choice(self._starts, size=_POOL * batch_size, p=self._probabilities)
-            for begin in range(0, len(pool), batch_size):
-                yield self.batch(np.sort(pool[begin : begin + batch_size]))
+    def draw(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """Draw a batch, fast motion and grasps more often than slow corrections."""
+        drawn = np.searchsorted(self._cumulative, rng.random(batch_size) * self._cumulative[-1], side="right")
+        return self.batch(np.sort(self._starts[drawn]))
 
     def sample(self, size: int, rng: np.random.Generator) -> Batch:
         """Draw one batch of distinct chunks."""

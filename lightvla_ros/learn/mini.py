@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +23,8 @@ def vocabulary(instructions: Sequence[str]) -> dict[str, int]:
     return {token: i for i, token in enumerate([UNKNOWN, BOS, STOP, ACTION_PREFIX, *words])}
 
 
-def write_tokenizer(path: Path, vocab: Mapping[str, int]) -> None:
-    """Write a word-level `tokenizer.json` that lower-cases and prepends BOS."""
+def tokenizer_json(vocab: Mapping[str, int]) -> str:
+    """Return a word-level `tokenizer.json` that lower-cases and prepends BOS."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.WordLevel(dict(vocab), unk_token=UNKNOWN))
@@ -34,12 +33,13 @@ def write_tokenizer(path: Path, vocab: Mapping[str, int]) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, vocab[BOS])]
     )
-    tokenizer.save(str(path))
+    text: str = tokenizer.to_str()
+    return text
 
 
-def make_mini_model(meta: DemonstrationMeta, vocab_size: int, statistics: Mapping[str, Any]) -> LightVla:
-    """Build an untrained mini model: one tower, 8x8 patches a camera, the full model's structure."""
-    config = ModelConfig(
+def mini_config(meta: DemonstrationMeta, vocab_size: int) -> ModelConfig:
+    """Return the mini model's sizes: one tower, 8x8 patches a camera, the full model's structure."""
+    return ModelConfig(
         towers={"featurizer": VisionTowerConfig(embed_dim=192, depth=4, num_heads=3, mlp_dim=576)},
         image_size=meta.image_size,
         patch_size=meta.image_size // PATCHES_PER_SIDE,
@@ -55,13 +55,10 @@ def make_mini_model(meta: DemonstrationMeta, vocab_size: int, statistics: Mappin
         # Trained and read on the same rows (spec §3.7).
         action_row_offset=0,
     )
-    model = LightVla(config, statistics)
-    _initialize(model)
-    return model
 
 
-def _initialize(model: LightVla) -> None:
-    """Start every token at unit scale and with its place in it.
+def initialize(model: LightVla) -> None:
+    """Start every token of a fresh model at unit scale and with its place in it.
 
     PyTorch's defaults leave visual tokens ten times smaller than what the first layers add to them, and
     positions smaller still; from there a short training never comes to look at the picture.

@@ -1,96 +1,174 @@
-"""A training run: demonstrations in, model and batches out, checkpoints in the published layout."""
+"""A training run: demonstrations in, stages one after the other, checkpoints in the published layout out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+from lightvla_ros.backends.tokenizer import TOKENIZER_NAME
+from lightvla_ros.learn.collapse import CollapseGuard
+from lightvla_ros.learn.data import TrainingData, load_data
+from lightvla_ros.learn.log import TrainingLog, flat
+from lightvla_ros.learn.lora import merged
+from lightvla_ros.learn.network import make_network
+from lightvla_ros.learn.recipes import TrainingConfig
+from lightvla_ros.learn.resume import TrainingState, load_state, save_state
+from lightvla_ros.learn.stages import Stage
+from lightvla_ros.learn.training import Report, StageTraining
+from lightvla_ros.model import LightVla, save_checkpoint
 
-from lightvla_ros.core.errors import ConfigError
-from lightvla_ros.learn.batches import Batch, BatchSource, action_statistics
-from lightvla_ros.learn.demonstrations import DemonstrationMeta, Demonstrations, load_demonstrations
-from lightvla_ros.learn.mini import BOS, make_mini_model, policy_section, vocabulary, write_tokenizer
-from lightvla_ros.model import LightVla, load_checkpoint, save_checkpoint
-
-_HELD_OUT_CHUNKS = 256
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """What a training run works on.
+    """What a training works on.
 
     Attributes:
-        meta: what the demonstrations share.
-        vocab: token -> id.
+        config: what to do.
+        data: what to learn from.
         model: trained in place.
-        source: training chunks.
-        held_out: one batch from episodes that are not trained on.
     """
 
-    meta: DemonstrationMeta
-    vocab: Mapping[str, int]
+    config: TrainingConfig
+    data: TrainingData
     model: LightVla
-    source: BatchSource
-    held_out: Batch
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages that have steps."""
+        return [stage for stage in self.config.stages if stage.steps]
 
 
-def prepare(directory: Path, *, num_held_out: int, start: Path | None, seed: int) -> Run:
-    """Load demonstrations, hold the last episodes out, and build or load the model.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A step was taken.
+
+    Attributes:
+        stage: its name.
+        step: steps of the stage so far.
+        steps: of the whole stage.
+        report: how training stands; None at most steps.
+    """
+
+    stage: str
+    step: int
+    steps: int
+    report: Report | None
+
+
+def make_accelerator() -> Accelerator:
+    """Join the processes that `accelerate launch` started, or stay alone; chooses the device."""
+    from accelerate import Accelerator
+
+    # Precision is the objective's business, so that it is part of the run's configuration.
+    return Accelerator(mixed_precision="no")
+
+
+def prepare(config: TrainingConfig) -> Run:
+    """Load the demonstrations, and build or load the model.
 
     Raises:
-        ConfigError: there are not enough episodes to hold some out.
+        ConfigError: data and model do not fit each other, or there are not enough episodes.
+        SpecError: an episode is bad; names it and the field.
         CheckpointError: `start` is not a usable checkpoint.
     """
-    demonstrations = load_demonstrations(directory)
-    num_episodes = len(demonstrations.episode_starts) - 1
-    if not 0 < num_held_out < num_episodes:
-        raise ConfigError(
-            "--held-out", got=num_held_out, expected=f"1..{num_episodes - 1} of {num_episodes} episodes"
-        )
-    split = int(demonstrations.episode_starts[num_episodes - num_held_out])
-    training, validation = _first(demonstrations, split), _rest(demonstrations, split)
-    statistics = action_statistics(training)
-    meta = demonstrations.meta
-    vocab = vocabulary(meta.instructions)
-    model = load_checkpoint(start) if start else make_mini_model(meta, len(vocab), {meta.world: statistics})
-    statistics = model.statistics[meta.world]
-    token_ids = [[vocab[BOS], *(vocab[word] for word in text.lower().split())] for text in meta.instructions]
-    make_source = partial(
-        BatchSource,
-        statistics=statistics,
-        token_ids=token_ids,
-        chunk_size=model.config.chunk_size,
-        grid_size=model.config.grid_size,
+    data = load_data(config)
+    if not data.can_point:
+        config = replace(config, settings=replace(config.settings, pointing_weight=0.0))
+    return Run(config=config, data=data, model=make_network(config, data.sizes, data.statistics))
+
+
+def train(
+    run: Run, directory: Path, *, accelerator: Accelerator, resume: bool = False, tensorboard: bool = False
+) -> Iterator[Progress]:
+    """Train every stage, leaving log, state and a checkpoint of each in the directory.
+
+    Args:
+        run: from `prepare`; the model ends with the last stage's weights.
+        directory: exists.
+        accelerator: from `make_accelerator`.
+        resume: go on from the directory's state, where there is one.
+        tensorboard: also write TensorBoard's files.
+
+    Raises:
+        CollapseError: the pruner has collapsed; what was trained so far is on disk.
+    """
+    state = load_state(directory) if resume else None
+    names = [stage.name for stage in run.stages]
+    keep = (state.stage, state.training["step"]) if state else (-1, 0)
+    with (
+        TrainingLog(directory, names, keep=keep, tensorboard=tensorboard)
+        if accelerator.is_main_process
+        else nullcontext()
+    ) as log:
+        record = _Record(run=run, directory=directory, log=log)
+        for number in range(state.stage if state else 0, len(run.stages)):
+            yield from _train_stage(record, number, state, accelerator)
+            state = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Record:
+    """Where a run leaves its traces; without a log, another process does that.
+
+    Attributes:
+        run: from `prepare`.
+        directory: of the run.
+        log: open, or None.
+    """
+
+    run: Run
+    directory: Path
+    log: TrainingLog | None
+
+    def keep(self, training: StageTraining, report: Report, state: TrainingState) -> None:
+        """Log a report, and where it is due write a checkpoint and the state to resume from."""
+        if self.log is None:
+            return
+        self.log.write(report)
+        if report.step % self.run.config.save_every == 0 or report.step == report.steps:
+            save_policy(self.run, training.averaged, self.directory / report.stage, report)
+            save_state(self.directory, state)
+
+
+def _train_stage(
+    record: _Record, number: int, state: TrainingState | None, accelerator: Accelerator
+) -> Iterator[Progress]:
+    run = record.run
+    config, model, stage = run.config, run.model, run.stages[number]
+    training = StageTraining(model, stage, number=number, settings=config.settings, accelerator=accelerator)
+    guard = CollapseGuard(
+        config.collapse, floor=config.collapse.floor(model.config.num_patches, model.num_queries)
     )
-    held_out = make_source(validation).sample(_HELD_OUT_CHUNKS, np.random.default_rng(seed))
-    return Run(meta=meta, vocab=vocab, model=model.train(), source=make_source(training), held_out=held_out)
+    if state is not None:
+        training.load_state_dict(state.training)
+        guard.bad_reports = state.bad_reports
+    for report in training.run(run.data.source, run.data.held_out, report_every=config.report_every):
+        if report is not None:
+            if stage.prune:
+                guard.take(report.held_out, report.step / report.steps)
+            record.keep(
+                training,
+                report,
+                TrainingState(stage=number, training=training.state_dict(), bad_reports=guard.bad_reports),
+            )
+        yield Progress(stage=stage.name, step=training.step, steps=stage.steps, report=report)
+        guard.check()
 
 
-def save(run: Run, model: LightVla, directory: Path, training: Mapping[str, Any]) -> None:
-    """Write a checkpoint directory that `lightvla export` and `load_policy` read."""
-    extras = {"policy": policy_section(run.meta), "training": dict(training)}
-    save_checkpoint(model, directory, extras=extras)
-    write_tokenizer(directory / "tokenizer.json", run.vocab)
-
-
-def _first(data: Demonstrations, split: int) -> Demonstrations:
-    return _slice(data, slice(0, split), data.episode_starts[data.episode_starts <= split])
-
-
-def _rest(data: Demonstrations, split: int) -> Demonstrations:
-    return _slice(data, slice(split, None), data.episode_starts[data.episode_starts >= split] - split)
-
-
-def _slice(data: Demonstrations, steps: slice, episode_starts: Any) -> Demonstrations:
-    return replace(
-        data,
-        images=data.images[steps],
-        proprio=data.proprio[steps],
-        actions=data.actions[steps],
-        instruction_index=data.instruction_index[steps],
-        episode_starts=episode_starts,
-    )
+def save_policy(run: Run, model: LightVla, directory: Path, report: Report) -> None:
+    """Write a checkpoint directory that `lightvla export` and `load_policy` read, adapters merged."""
+    plain = merged(model) if run.config.lora else model
+    unfinished = directory.with_name(f".{directory.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    training = {"config": asdict(run.config), "report": flat(report)}
+    save_checkpoint(plain, unfinished, extras={"policy": run.data.policy, "training": training})
+    (unfinished / TOKENIZER_NAME).write_text(run.data.tokenizer, encoding="utf-8")
+    shutil.rmtree(directory, ignore_errors=True)
+    unfinished.rename(directory)

@@ -1,53 +1,60 @@
-"""Behaviour cloning in two stages: first unpruned, then with differentiable pruning (spec §4.3, §7).
+"""One stage of behaviour cloning, step by step: with or without differentiable pruning (spec §4.3, §7).
 
-Training with the pruner from scratch collapses to a handful of tokens, as the reference's authors found
-too; an unpruned policy first gives the scores something to rank.
+A stage is a number of optimiser steps. Learning rate, noise and batches are functions of the step, so a
+stage that is interrupted and resumed ends as one that was not.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lightvla_ros.learn.batches import Batch, BatchSource
+from lightvla_ros.learn.held_out import HeldOut, evaluate
+from lightvla_ros.learn.noise import Noise
+from lightvla_ros.learn.objective import Losses, Objective, Selection
 from lightvla_ros.learn.pointing import PointingHead
+from lightvla_ros.learn.seeds import seed_of
+from lightvla_ros.learn.stages import Stage
 from lightvla_ros.model import LightVla
 
-_WARMUP = 0.03
-_GRADIENT_NORM = 1.0
-_EMA_DECAY = 0.998
-# Of the pointing loss beside the mean L1 of the actions, unpruned stage only.
-_POINTING_WEIGHT = 0.2
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+# Sources of randomness, beside the run's seed and the stage's number.
+_INITIALIZATION, _BATCHES, _NOISE = range(3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One stage of training.
-
-    The learning rate and the noise follow the time spent, so that a stage ends annealed however fast
-    the machine is.
+class Settings:
+    """What the stages of a run share.
 
     Attributes:
-        name: shown in the log.
-        prune: train with differentiable selection, else on every visual token.
-        minutes: how long.
-        learning_rate: peak; linear warm-up, then a cosine to zero.
-        batch_size: chunks per step.
+        seed: of batches, noise and fresh weights.
+        noise: on the pruner's scores.
+        reference_compatible: see `Selection`.
+        bf16: run under bfloat16 autocast.
+        ema_decay: of the averaged weights, which are what is evaluated and kept; None keeps the last ones.
+        weight_decay: of AdamW.
+        pointing_weight: of the pointing task in unpruned stages, 0 for none.
     """
 
-    name: str
-    prune: bool
-    minutes: float
-    learning_rate: float = 1e-3
-    batch_size: int = 32
+    seed: int = 0
+    noise: Noise = Noise()
+    reference_compatible: bool = False
+    bf16: bool = True
+    ema_decay: float | None = 0.998
+    weight_decay: float = 0.01
+    pointing_weight: float = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,156 +64,179 @@ class Report:
     Attributes:
         stage: name of the stage.
         step: optimiser steps in this stage.
-        progress: 0..1 of the stage.
-        loss: mean L1 over the last steps.
-        pointing_loss: mean of the pointing task over the last steps, 0 in a pruned stage.
-        held_out_loss: L1 of held-out chunks, run as at test time (hard selection, each token once).
-        retained_mean: test-time retained tokens of the held-out chunks; all of them in an unpruned stage.
-        retained_min: the smallest of those counts.
-        samples_per_s: training speed.
+        steps: of the whole stage.
+        learning_rate: of the last step.
+        noise_scale: of the last step.
+        loss: mean L1 over the steps since the last report.
+        pointing_loss: likewise, of the pointing task; 0 without it.
+        held_out: chunks that are not trained on.
+        samples_per_s: training speed of all processes.
     """
 
     stage: str
     step: int
-    progress: float
+    steps: int
+    learning_rate: float
+    noise_scale: float
     loss: float
     pointing_loss: float
-    held_out_loss: float
-    retained_mean: float
-    retained_min: int
+    held_out: HeldOut
     samples_per_s: float
 
 
-def train_stage(
-    model: LightVla,
-    stage: Stage,
-    source: BatchSource,
-    held_out: Batch,
-    *,
-    seed: int,
-    report_every_s: float = 60.0,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[tuple[Report, LightVla]]:
-    """Train one stage in place, yielding the averaged model at every report and at the end.
+class StageTraining:
+    """A stage under way, and all that has to be kept of it.
 
     Args:
-        model: trained in place; ends with the averaged weights.
+        model: trained in place; only weights that require gradients change.
         stage: what to do.
-        source: training chunks.
-        held_out: chunks of episodes that are not in `source`.
-        seed: of the batch order and the noise.
-        report_every_s: seconds between reports.
-        clock: seconds, monotonic.
-
-    Yields:
-        A report and the averaged model it describes (not to be modified).
+        number: of the stage in its run.
+        settings: of the run.
+        accelerator: where the processes of a run meet.
     """
-    rng = np.random.default_rng(seed)
-    generator = torch.Generator().manual_seed(seed)
-    pointing = PointingHead(model.config.hidden_size)
-    optimizer = torch.optim.AdamW(
-        [*model.parameters(), *pointing.parameters()], lr=stage.learning_rate, weight_decay=0.01
-    )
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_EMA_DECAY))
-    started = reported = clock()
-    losses: list[tuple[float, float]] = []
-    for step, batch in enumerate(source.stream(stage.batch_size, rng), start=1):
-        progress = min((clock() - started) / (60.0 * stage.minutes), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = stage.learning_rate * _learning_rate_factor(progress)
-        selection = _Selection(stage.prune, 1.0 - progress, generator)
-        losses.append(_step(model, pointing, optimizer, batch, selection))
-        average.update_parameters(model)
-        if progress >= 1.0 or clock() - reported >= report_every_s:
-            averaged = cast(LightVla, average.module)
-            held_out_loss, counts = evaluate(averaged, held_out, prune=stage.prune)
-            report = Report(
-                stage=stage.name,
-                step=step,
-                progress=progress,
-                loss=float(np.mean(losses, axis=0)[0]),
-                pointing_loss=float(np.mean(losses, axis=0)[1]),
-                held_out_loss=held_out_loss,
-                retained_mean=float(counts.float().mean()),
-                retained_min=int(counts.min()),
-                samples_per_s=len(losses) * stage.batch_size / (clock() - reported),
-            )
-            yield report, averaged
-            reported, losses = clock(), []
-        if progress >= 1.0:
-            break
-    model.load_state_dict(average.module.state_dict())
 
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """How this step selects visual tokens: soft with noise, or not at all."""
-
-    prune: bool
-    noise_scale: float
-    generator: torch.Generator
-
-
-def predict_for_training(model: LightVla, batch: Batch, selection: _Selection) -> tuple[Tensor, Tensor]:
-    """Predict differentiably; pruning takes one token per query (spec §4.3).
-
-    Returns:
-        normalised chunks [B, chunk_size, A], and the decoder's rows [B, N, D] of the visual tokens.
-    """
-    patches = model.encode_images(batch.pixel_values)
-    prompt = model.embed_prompt(batch.input_ids)
-    B, N, _ = patches.shape
-    if selection.prune:
-        noise = torch.rand(B, N, N, generator=selection.generator)
-        tokens, mask = model.task_tokens(prompt, batch.proprio, batch.prompt_mask)
-        with torch.autocast("cpu", enabled=False):
-            indices, visual = model.pruner.select_soft(
-                patches.float(), tokens.float(), selection.noise_scale, noise, mask
-            )
-        visual = visual.to(patches.dtype)
-    else:
-        indices, visual = torch.arange(N).expand(B, N), patches
-    hidden = model.decode(
-        visual, indices, prompt, batch.proprio, prompt_mask=batch.prompt_mask, every_row=True
-    )
-    return model.action_head(hidden[:, model.head_rows]).float(), hidden[:, -N:]
-
-
-def _step(
-    model: LightVla,
-    pointing: PointingHead,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    selection: _Selection,
-) -> tuple[float, float]:
-    """Take one step; return the L1 of the actions and the pointing loss."""
-    model.train()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        predicted, visual_hidden = predict_for_training(model, batch, selection)
-        pointed = torch.zeros(()) if selection.prune else pointing.loss(visual_hidden, batch.shares)
-    error = (predicted - batch.actions).abs().mean()
-    optimizer.zero_grad(set_to_none=True)
-    (error + _POINTING_WEIGHT * pointed).backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), _GRADIENT_NORM)
-    optimizer.step()
-    return float(error.detach()), float(pointed.detach())
-
-
-@torch.inference_mode()
-def evaluate(model: LightVla, batch: Batch, *, prune: bool) -> tuple[float, Tensor]:
-    """Return the mean L1 of a batch run as at test time and each sample's retained count int64 [B]."""
-    model.eval()
-    if prune:
-        predicted, keep_mask = model.predict(
-            batch.pixel_values, batch.input_ids, batch.proprio, batch.prompt_mask
+    def __init__(
+        self, model: LightVla, stage: Stage, *, number: int, settings: Settings, accelerator: Accelerator
+    ) -> None:
+        self.model = model
+        self.stage = stage
+        self.step = 0
+        self._seed = (settings.seed, number)
+        self._settings = settings
+        self._accelerator = accelerator
+        torch.manual_seed(seed_of(*self._seed, _INITIALIZATION))
+        pointed = settings.pointing_weight > 0 and not stage.prune
+        self._pointing = PointingHead(model.config.hidden_size) if pointed else None
+        # An unpruned pass does not use them, and a wrapper that synchronises gradients waits for every one.
+        model.pruner.requires_grad_(stage.prune)
+        objective = Objective(
+            model, pointing=self._pointing, pointing_weight=settings.pointing_weight, bf16=settings.bf16
         )
-        return float((predicted - batch.actions).abs().mean()), keep_mask.sum(-1)
-    predicted, _ = predict_for_training(model, batch, _Selection(False, 0.0, torch.Generator()))
-    counts = torch.full((len(predicted),), model.config.num_patches)
-    return float((predicted - batch.actions).abs().mean()), counts
+        optimizer = torch.optim.AdamW(
+            [weight for weight in objective.parameters() if weight.requires_grad],
+            lr=stage.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        self._objective, self._optimizer = accelerator.prepare(objective, optimizer)
+        self._average = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+            if settings.ema_decay is not None
+            else None
+        )
+
+    @property
+    def averaged(self) -> LightVla:
+        """The model as it would be kept now; not to be modified."""
+        return self.model if self._average is None else cast(LightVla, self._average.module)
+
+    def run(self, source: BatchSource, held_out: Batch, *, report_every: int) -> Iterator[Report | None]:
+        """Train to the end of the stage, leaving the averaged weights in the model.
+
+        Yields:
+            after every step: a report at every `report_every`-th and at the last, else None.
+        """
+        held_out = held_out.to(self._accelerator.device)
+        losses: list[Tensor] = []
+        started = time.monotonic()
+        with ThreadPoolExecutor(max_workers=1) as loader:
+            batches = self._load(source, loader)
+            while self.step < self.stage.steps:
+                losses.append(self._advance(batches))
+                if self.step % report_every and self.step < self.stage.steps:
+                    yield None
+                    continue
+                yield self._report(losses, held_out, time.monotonic() - started)
+                losses, started = [], time.monotonic()
+        if self._average is not None:
+            self.model.load_state_dict(self._average.module.state_dict())
+
+    def selection(self, step: int) -> Selection:
+        """Return how the step, counted from 0, selects visual tokens."""
+        noise = self._settings.noise
+        scale = noise.scale_at(step / self.stage.steps) if self.stage.prune else 0.0
+        return Selection(self.stage.prune, noise, scale, self._settings.reference_compatible)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed stage needs beside what it is made from."""
+        return {
+            "step": self.step,
+            "weights": _learned(self.model),
+            "average": None if self._average is None else self._average.state_dict(),
+            "pointing": None if self._pointing is None else self._pointing.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["weights"], strict=False)
+        for module, kept in ((self._average, state["average"]), (self._pointing, state["pointing"])):
+            if module is not None:
+                module.load_state_dict(kept)
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def _load(self, source: BatchSource, loader: ThreadPoolExecutor) -> Iterator[Batch]:
+        """Yield this process's batches from the present step on; the next is made meanwhile."""
+        accelerator, accumulate = self._accelerator, self.stage.accumulate
+
+        def submit(index: int) -> Future[Batch]:
+            number = index * accelerator.num_processes + accelerator.process_index
+            rng = np.random.default_rng(seed_of(*self._seed, _BATCHES, number))
+            return loader.submit(source.draw, self.stage.batch_size, rng)
+
+        last = self.stage.steps * accumulate
+        following = submit(self.step * accumulate)
+        for index in range(self.step * accumulate, last):
+            batch, following = following, submit(index + 1) if index + 1 < last else following
+            yield batch.result().to(accelerator.device)
+
+    def _advance(self, batches: Iterator[Batch]) -> Tensor:
+        """Take one optimiser step; return the mean losses [2] of its passes."""
+        stage, selection = self.stage, self.selection(self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = stage.learning_rate_at(self.step)
+        passes = [self._pass(next(batches), index, selection) for index in range(stage.accumulate)]
+        if stage.gradient_norm is not None:
+            self._accelerator.clip_grad_norm_(self._objective.parameters(), stage.gradient_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self._average is not None:
+            self._average.update_parameters(self.model)
+        self.step += 1
+        return torch.stack([torch.stack([losses.action_error, losses.pointing]) for losses in passes]).mean(0)
+
+    def _pass(self, batch: Batch, index: int, selection: Selection) -> Losses:
+        accelerator, accumulate = self._accelerator, self.stage.accumulate
+        number = (self.step * accumulate + index) * accelerator.num_processes + accelerator.process_index
+        # Gradients are exchanged once per optimiser step.
+        last = index + 1 == accumulate
+        with nullcontext() if last else accelerator.no_sync(self._objective):
+            losses: Losses = self._objective(batch, selection, (*self._seed, _NOISE, number))
+            accelerator.backward(losses.total / accumulate)
+        return losses
+
+    def _report(self, losses: list[Tensor], held_out: Batch, seconds: float) -> Report:
+        stage, selection = self.stage, self.selection(self.step - 1)
+        mean = cast(Tensor, self._accelerator.reduce(torch.stack(losses).mean(0), "mean"))
+        samples = len(losses) * stage.batch_size * stage.accumulate * self._accelerator.num_processes
+        return Report(
+            stage=stage.name,
+            step=self.step,
+            steps=stage.steps,
+            learning_rate=stage.learning_rate_at(self.step - 1),
+            noise_scale=selection.noise_scale,
+            loss=float(mean[0]),
+            pointing_loss=float(mean[1]),
+            held_out=evaluate(self.averaged, held_out, selection),
+            samples_per_s=samples / seconds,
+        )
 
 
-def _learning_rate_factor(progress: float) -> float:
-    if progress < _WARMUP:
-        return progress / _WARMUP
-    return 0.5 * (1.0 + math.cos(math.pi * (progress - _WARMUP) / (1.0 - _WARMUP)))
+def _learned(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights that training changes, and those of the pruner, which an unpruned stage leaves."""
+    weights = {**dict(model.named_parameters())}
+    return {
+        name: weight.detach()
+        for name, weight in weights.items()
+        if weight.requires_grad or name.startswith("pruner.")
+    }

@@ -42,6 +42,10 @@ TORCH_FILES = (
 )
 ROS_FILES = ("nodes/*", "commands/demo.py", "commands/_demo*.py")
 HOMES = {
+    "accelerate": ("learn/*",),
+    "av": ("learn/*",),
+    "peft": ("learn/*",),
+    "pyarrow": ("learn/*",),
     "torch": TORCH_FILES,
     "transformers": TORCH_FILES,
     "onnx": ("backends/*",),

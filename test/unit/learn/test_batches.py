@@ -1,35 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from toy_training import make_demonstrations
 
 from lightvla_ros.learn.batches import BatchSource, action_statistics, chunk_starts
-from lightvla_ros.learn.demonstrations import DemonstrationMeta, Demonstrations
+from lightvla_ros.learn.demonstrations import Demonstrations
 
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-def make_demonstrations(lengths: tuple[int, ...] = (12, 9), image_size: int = 16) -> Demonstrations:
-    rng = np.random.default_rng(0)
-    steps = sum(lengths)
-    actions = rng.uniform(-0.5, 0.5, (steps, 7)).astype(np.float32)
-    actions[:, 5] = 0.0
-    actions[:, 6] = rng.integers(0, 2, steps)
-    return Demonstrations(
-        meta=DemonstrationMeta(
-            world="toy",
-            cameras=("third_person", "wrist"),
-            image_size=image_size,
-            action_names=("dx", "dy", "dz", "drx", "dry", "drz", "gripper"),
-            proprio_dim=8,
-            step_period_s=0.05,
-            instructions=("take the cup", "take the red cup"),
-        ),
-        images=rng.integers(0, 256, (steps, 2, image_size, image_size, 3), dtype=np.uint8),
-        proprio=rng.uniform(-1, 1, (steps, 8)).astype(np.float32),
-        actions=actions,
-        instruction_index=np.repeat(np.arange(len(lengths)), lengths).astype(np.int64),
-        episode_starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    )
 
 
 def make_source(demonstrations: Demonstrations) -> BatchSource:
@@ -71,8 +48,8 @@ def test_fast_motion_is_drawn_more_often_than_rest() -> None:
     data.actions[12, 0] = 0.5
     source = make_source(data)
     assert len(source) == 5 + 2
-    stream = source.stream(8, np.random.default_rng(0))
-    drawn = torch.cat([next(stream).actions[:, 0, 0] for _ in range(20)])
+    rng = np.random.default_rng(0)
+    drawn = torch.cat([source.draw(8, rng).actions[:, 0, 0] for _ in range(20)])
     assert (drawn > 0.5).float().mean() > 0.3
 
 
@@ -80,6 +57,17 @@ def test_chunks_that_move_the_gripper_are_drawn_more_often_than_rest() -> None:
     data = make_demonstrations()
     data.actions[:] = 0.0
     data.actions[19, 6] = 1.0
-    stream = make_source(data).stream(8, np.random.default_rng(0))
-    grips = torch.cat([next(stream).actions[:, :, 6].amax(1) for _ in range(20)])
+    source, rng = make_source(data), np.random.default_rng(0)
+    grips = torch.cat([source.draw(8, rng).actions[:, :, 6].amax(1) for _ in range(20)])
     assert (grips > 0.5).float().mean() > 0.5
+
+
+def test_batches_come_from_the_chosen_episodes_alone() -> None:
+    assert chunk_starts(np.array([0, 12, 19, 27]), chunk_size=8, episodes=[2]).tolist() == [19]
+
+
+def test_a_batch_falls_into_parts_that_hold_all_of_it() -> None:
+    batch = make_source(make_demonstrations()).batch(np.array([0, 1, 2, 12, 13]))
+    parts = list(batch.split(2))
+    assert [len(part.actions) for part in parts] == [2, 2, 1]
+    assert torch.equal(torch.cat([part.pixel_values for part in parts]), batch.pixel_values)
