@@ -247,7 +247,8 @@ class RemotePolicy:
     def _given_up(self) -> EngineError:
         return EngineError(
             "inference process",
-            got=f"{self._budget.max_restarts} restarts within a minute, the last after: {self._process.problem}",
+            got=f"{self._budget.max_restarts} restarts within a minute, the last after: "
+            f"{self._process.problem}",
             expected="a process that stays up",
             fix="look for its output in the log, then cleanup and configure the node again",
         )

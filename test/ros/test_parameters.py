@@ -80,7 +80,7 @@ def test_a_wrong_or_fixed_value_at_run_time_is_refused_with_a_reason(
     assert node.config == before
 
 
-def test_a_limit_that_does_not_fit_the_policy_is_refused_at_run_time_and_motion_goes_on(moving: Bench) -> None:
+def test_a_limit_that_does_not_fit_the_policy_is_refused_and_motion_goes_on(moving: Bench) -> None:
     (result,) = moving.node.set_parameters([Parameter("limits.action_max", value=[0.5, 0.5])])
     assert not result.successful
     assert "limits.action_max; got 2 numbers; expected one for all, or 6" in result.reason
