@@ -105,8 +105,18 @@ def test_a_camera_that_sends_garbage(moving: Graph, garbage: Callable[[Image], N
     ],
 )
 def test_cameras_that_disagree_in_time(moving: Graph, every: int, shift_s: float) -> None:
+    assert moving.set_parameter("max_ahead_s", 1.0).successful  # else the later one is refused
     moving.robot.camera = {"third_person": Camera(every=every), "wrist": Camera(every=every, shift_s=shift_s)}
     moving.assert_stops("skew")
+    moving.robot.heal()
+    moving.wait_for_motion()
+    assert moving.set_parameter("max_ahead_s", 0.1).successful
+
+
+def test_a_camera_whose_clock_is_ahead(moving: Graph) -> None:
+    moving.robot.camera["wrist"].shift_s = 0.2
+    moving.assert_stops("refused:wrist")
+    assert "0.20 s in the future" in moving.status()["stop_message"]
 
 
 def test_a_camera_at_another_rate_stops_nothing(moving: Graph) -> None:
