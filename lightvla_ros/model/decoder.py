@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightvla_ros.model.attention import attend
 from lightvla_ros.model.config import ModelConfig
 
 
@@ -63,8 +64,14 @@ class _Attention(nn.Module):
         q = _rotate(self._heads(self.q_proj(x[:, rows])), cos[:, :, rows], sin[:, :, rows])
         k = _rotate(self._heads(self.k_proj(x)), cos, sin)
         v = self._heads(self.v_proj(x))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=key_bias)
+        y = attend(q, k, v, key_bias)
         return self.o_proj(y.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, cos: Tensor, sin: Tensor, rows: slice) -> Tensor:
+        """Return what `rows` attend to: probabilities [B, heads, len(rows), L], without padding."""
+        q = _rotate(self._heads(self.q_proj(x[:, rows])), cos[:, :, rows], sin[:, :, rows])
+        k = _rotate(self._heads(self.k_proj(x)), cos, sin)
+        return (q @ k.transpose(-1, -2) * self.head_dim**-0.5).softmax(-1)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)  # [B, heads, L, head_dim]
@@ -81,7 +88,9 @@ class _Mlp(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-class _Layer(nn.Module):
+class DecoderLayer(nn.Module):
+    """Attention and MLP, each on normalised rows and added to them."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -90,6 +99,7 @@ class _Layer(nn.Module):
         self.mlp = _Mlp(config)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, key_bias: Tensor | None, rows: slice) -> Tensor:
+        """Run [B, L, D] for `rows`: [B, len(rows), D]; angles as `rotary_angles` gives them."""
         x = x[:, rows] + self.self_attn(self.input_layernorm(x), cos, sin, key_bias, rows)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -101,7 +111,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x: Tensor, positions: Tensor, key_mask: Tensor | None, rows: slice) -> Tensor:
@@ -132,7 +142,7 @@ class Decoder(nn.Module):
         Returns:
             [B, L, D], computed in float32 whatever the weights' dtype, because they decide tokens.
         """
-        layer = cast(_Layer, self.layers[0])
+        layer = cast(DecoderLayer, self.layers[0])
         k_proj = layer.self_attn.k_proj
         weights = {name: weight.float() for name, weight in k_proj.named_parameters()}
         return cast(Tensor, functional_call(k_proj, weights, layer.input_layernorm(x.float())))

@@ -145,7 +145,7 @@ class LightVla(nn.Module):
         Returns:
             [B, A, D] hidden rows for the action head, or [B, L, D].
         """
-        x = self._embed_sequence(visual_tokens, prompt_tokens, proprio)
+        x = self.embed_sequence(visual_tokens, prompt_tokens, proprio)
         positions = position_ids(self.config, visual_indices, prompt_tokens, prompt_mask)
         mask = key_mask(self.config, visual_tokens, prompt_tokens, visual_mask, prompt_mask)
         rows = _ALL_ROWS if every_row else self.head_rows
@@ -277,7 +277,8 @@ class LightVla(nn.Module):
         prefix, stop, _ = self._special_tokens(proprio.shape[0])
         return [self.proprio_projector(proprio)[:, None], prefix, stop]
 
-    def _embed_sequence(self, visual_tokens: Tensor, prompt_tokens: Tensor, proprio: Tensor) -> Tensor:
+    def embed_sequence(self, visual_tokens: Tensor, prompt_tokens: Tensor, proprio: Tensor) -> Tensor:
+        """Lay out the decoder's rows [B, L, D] in this module's order, see `sequence.py`."""
         B, _, D = visual_tokens.shape
         prefix, stop, bos = self._special_tokens(B)
         slots = visual_tokens.new_zeros(B, self.config.num_action_rows, D)

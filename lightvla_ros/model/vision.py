@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightvla_ros.model.attention import attend
 from lightvla_ros.model.config import ModelConfig, VisionTowerConfig
 
 _LAYER_NORM_EPS = 1e-6
@@ -28,7 +29,7 @@ class _Attention(nn.Module):
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.num_heads, C // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, T, head_dim]
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = attend(q, k, v)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
 
