@@ -160,6 +160,7 @@ def _config(args: argparse.Namespace) -> TrainingConfig:
             report_every=args.report_every,
             save_every=args.save_every or args.report_every,
             threads=args.threads,
+            compile=args.compile or None,
         ),
     )
 
@@ -232,3 +233,6 @@ def _add_run_arguments(group: Any) -> None:
     group.add_argument("--save-every", type=int, metavar="N", help="steps between checkpoints")
     group.add_argument("--seed", type=int, metavar="N", help="of weights, batches and noise (default: 0)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    group.add_argument(
+        "--compile", action="store_true", help="half as fast again on a CPU; needs a C++ compiler"
+    )

@@ -51,3 +51,11 @@ def adapted(model: LightVla, config: TrainingConfig) -> LightVla:
         model.proprio_projector = ProprioProjector(model.config)
         add_adapters(model, config.lora)
     return model.train()
+
+
+def compile_network(model: LightVla) -> None:
+    """Translate what takes the time in place; the state dict and copies of the model stay as they are."""
+    # The parts rather than a whole pass: torch 2.13 loses the gradients of a pass with the pruner.
+    model.vision_backbone.compile()
+    model.projector.compile()
+    model.language_model.model.compile()

@@ -37,6 +37,7 @@ class TrainingConfig:
         report_every: steps between reports.
         save_every: steps between checkpoints, a multiple of `report_every`; a stage's end is one too.
         threads: CPU threads; None lets torch choose.
+        compile: have torch.compile translate vision tower and decoder, which needs a C++ compiler.
 
     Raises:
         ConfigError: the parts do not fit each other.
@@ -55,6 +56,7 @@ class TrainingConfig:
     report_every: int = 100
     save_every: int = 100
     threads: int | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit."""

@@ -14,7 +14,7 @@ from lightvla_ros.learn.collapse import CollapseGuard
 from lightvla_ros.learn.data import TrainingData, load_data
 from lightvla_ros.learn.log import TrainingLog, flat
 from lightvla_ros.learn.lora import merged
-from lightvla_ros.learn.network import make_network
+from lightvla_ros.learn.network import compile_network, make_network
 from lightvla_ros.learn.recipes import TrainingConfig
 from lightvla_ros.learn.resume import TrainingState, load_state, save_state
 from lightvla_ros.learn.stages import Stage
@@ -99,6 +99,8 @@ def train(
     Raises:
         CollapseError: the pruner has collapsed; what was trained so far is on disk.
     """
+    if run.config.compile:
+        compile_network(run.model)
     state = load_state(directory) if resume else None
     names = [stage.name for stage in run.stages]
     keep = (state.stage, state.training["step"]) if state else (-1, 0)
