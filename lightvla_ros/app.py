@@ -115,21 +115,26 @@ def load_policy(
         device=device,
         allow_unverified=allow_unverified,
     )
-    if loaded.tokenizer is None:
-        raise _no_tokenizer(loaded.name)
-    return make_policy(loaded, load_encoder(loaded.tokenizer, loaded.model), pruning=pruning)
+    return make_policy(loaded, pruning=pruning)
 
 
 def make_policy(
-    loaded: LoadedEngine, encode: Callable[[str], Sequence[int]], *, pruning: bool = True
+    loaded: LoadedEngine, encode: Callable[[str], Sequence[int]] | None = None, *, pruning: bool = True
 ) -> PrunedPolicy:
     """Put preprocessing, prompt and normalisation around an engine.
 
     Args:
         loaded: the engine.
-        encode: text -> token ids, BOS first.
+        encode: text -> token ids, BOS first; None takes the tokenizer the engine came with.
         pruning: False decodes every visual token.
+
+    Raises:
+        BundleError: it came with none.
     """
+    if encode is None:
+        if loaded.tokenizer is None:
+            raise _no_tokenizer(loaded.name)
+        encode = load_encoder(loaded.tokenizer, loaded.model)
     config, stats = loaded.policy, loaded.policy.statistics
     return PrunedPolicy(
         spec=PolicySpec(

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from lightvla_ros.app import LoadedEngine, find_directory, load_engine, make_policy
 from lightvla_ros.backends.length_buckets import bucket_for, default_retained_buckets, suggest_buckets
 from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest
-from lightvla_ros.backends.tokenizer import load_encoder
 from lightvla_ros.commands._inputs import random_ids, random_image
 from lightvla_ros.core.errors import EngineError
 from lightvla_ros.core.observation import Observation
@@ -137,11 +136,11 @@ def _tabletop_counts(loaded: LoadedEngine) -> Generator[int, None, None]:
         raise _no_world(
             str(e), "MuJoCo", "pip install 'lightvla_ros[sim]', or pass --frames-from random"
         ) from e
-    from lightvla_ros.learn.evaluation import run_episode
+    from lightvla_ros.evaluation.rollout import run_episode
 
     if loaded.tokenizer is None:
         raise _no_world(f"{loaded.name} without tokenizer.json", "a tokenizer", "pass --frames-from random")
-    policy = make_policy(loaded, load_encoder(loaded.tokenizer, loaded.model))
+    policy = make_policy(loaded)
     with closing(Tabletop()) as world:
         for seed, instruction in enumerate(cycle(world.instructions())):
             episode = run_episode(

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections import defaultdict
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightvla_ros.core.policy import PolicySpec
-    from lightvla_ros.learn.evaluation import EpisodeResult
+    from collections.abc import Callable, Sequence
+
+    from lightvla_ros.core.policy import Policy, PolicySpec
+    from lightvla_ros.evaluation.rollout import EpisodeResult
+    from lightvla_ros.evaluation.summary import Summary
 
 HELP = "measure closed-loop success in a simulated world"
+
+_RANDOM = "random"
+_DEFAULT_ENGINE = "mini"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--world", choices=("tabletop",), default="tabletop", help="simulated world")
-    parser.add_argument("--engine", default="mini", help="bundle or checkpoint: a name or a directory")
+    parser.add_argument(
+        "--engine",
+        default=_DEFAULT_ENGINE,
+        help="bundle or checkpoint: a name or a directory; random for a policy that looks at nothing",
+    )
     parser.add_argument("--backend", default="auto", help="auto, torch or onnxruntime")
     parser.add_argument("--episodes", type=int, default=40, help="episodes (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
@@ -29,6 +41,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2,
         help="steps of a chunk executed per inference (default: 2, as in the node)",
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    harder = parser.add_argument_group("what is asked")
+    harder.add_argument(
+        "--randomize",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="how much colours, light, cameras and start pose change, 0 to 1 (default: 0)",
+    )
+    harder.add_argument(
+        "--wording", choices=("standard", "varied"), default="standard", help="of instructions"
+    )
+    harder.add_argument(
+        "--swap-instructions",
+        action="store_true",
+        help="tell the policy to do something else than what it is judged by",
+    )
+    compared = parser.add_argument_group("comparisons")
+    compared.add_argument(
+        "--retain",
+        default="pruner",
+        metavar="RULE",
+        help="visual tokens the decoder sees: pruner (default), all, random, random:COUNT, attention:COUNT "
+        "(torch only), add:SHARE of random others, drop:SHARE at random",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write summary and episodes as JSON")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
 
 
@@ -36,53 +74,74 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print success by instruction."""
     from tqdm import tqdm
 
-    from lightvla_ros.app import load_policy
-    from lightvla_ros.learn.evaluation import evaluate_policy
-    from lightvla_ros.sim.tabletop import Tabletop
+    from lightvla_ros.evaluation.closed_loop import Evaluation, evaluate
+    from lightvla_ros.evaluation.summary import summarize
 
-    policy = load_policy(args.engine, backend=args.backend)
-    world = Tabletop()
+    load = _loader(args)
+    # Here too, so that a wrong name is told before any process starts.
+    policy = load()
+    spec = policy.spec
+    policy.close()
+    evaluation = Evaluation(
+        load=load,
+        episodes=args.episodes,
+        seed=args.seed,
+        max_steps=args.max_steps,
+        execution_horizon=args.execution_horizon,
+        randomize=args.randomize,
+        vary_wording=args.wording == "varied",
+        swap_instructions=args.swap_instructions,
+        workers=args.workers,
+    )
     results: list[EpisodeResult] = []
     with tqdm(total=args.episodes, unit="episode") as progress:
-        for result in evaluate_policy(
-            policy,
-            world,
-            episodes=args.episodes,
-            seed=args.seed,
-            max_steps=args.max_steps,
-            execution_horizon=args.execution_horizon,
-        ):
+        for result in evaluate(evaluation):
             results.append(result)
             progress.update()
             progress.set_postfix(success=f"{sum(r.success for r in results)}/{len(results)}")
-    summary = summarize(results, policy.spec)
-    world.close()
-    policy.close()
+    results.sort(key=lambda result: result.seed)
+    summary = summarize(results)
+    report = _report(args, spec, summary)
+    if args.out is not None:
+        episodes = [asdict(result) for result in results]
+        args.out.write_text(json.dumps({**report, "results": episodes}) + "\n", encoding="utf-8")
     _print_table(results)
-    print(json.dumps(summary) if args.json else _sentence(summary))
+    print(json.dumps(report) if args.json else _sentence(spec, summary))
     return 0
 
 
-def summarize(results: list[EpisodeResult], spec: PolicySpec) -> dict[str, Any]:
-    """Return the machine-readable summary of an evaluation."""
-    from lightvla_ros.learn.evaluation import wilson_interval
+def _loader(args: argparse.Namespace) -> Callable[[], Policy]:
+    from lightvla_ros.evaluation.policies import load_compared_policy, load_random_policy
+    from lightvla_ros.evaluation.retention import Retention
 
-    successes = sum(result.success for result in results)
-    retained = [count for result in results for count in result.retained]
+    if args.engine == _RANDOM:
+        return partial(load_random_policy, _DEFAULT_ENGINE)
+    retention = Retention.parse(args.retain)
+    # Several processes fill the cores by themselves.
+    num_threads = 1 if args.workers > 1 else None
+    return partial(
+        load_compared_policy,
+        args.engine,
+        backend=args.backend,
+        retention=retention,
+        num_threads=num_threads,
+    )
+
+
+def _report(args: argparse.Namespace, spec: PolicySpec, summary: Summary) -> dict[str, Any]:
+    """Return what a machine wants to know: the policy, what was asked, and how it went."""
+    asked = ("seed", "max_steps", "execution_horizon", "randomize", "wording", "swap_instructions", "retain")
     return {
         "policy": spec.name,
         "backend": spec.backend,
-        "episodes": len(results),
-        "success": successes / max(len(results), 1),
-        "interval": list(wilson_interval(successes, len(results))),
-        "retained_mean": statistics.fmean(retained) if retained else 0.0,
-        "retained_min": min(retained, default=0),
-        "retained_max": max(retained, default=0),
+        **{name: getattr(args, name) for name in asked},
+        **asdict(summary),
+        "success": summary.success,
         "num_visual_tokens": spec.num_visual_tokens,
     }
 
 
-def _print_table(results: list[EpisodeResult]) -> None:
+def _print_table(results: Sequence[EpisodeResult]) -> None:
     groups: dict[str, list[EpisodeResult]] = defaultdict(list)
     for result in results:
         groups[result.instruction].append(result)
@@ -90,11 +149,10 @@ def _print_table(results: list[EpisodeResult]) -> None:
         print(f"{sum(r.success for r in group):3d}/{len(group):<3d} {instruction}")
 
 
-def _sentence(summary: dict[str, Any]) -> str:
-    low, high = summary["interval"]
+def _sentence(spec: PolicySpec, summary: Summary) -> str:
+    low, high = summary.interval
     return (
-        f"{summary['policy']} on {summary['backend']}: success {summary['success']:.0%} "
-        f"[{low:.0%}, {high:.0%}] over {summary['episodes']} episodes, "
-        f"{summary['retained_mean']:.1f} of {summary['num_visual_tokens']} visual tokens retained "
-        f"({summary['retained_min']}..{summary['retained_max']})"
+        f"{spec.name} on {spec.backend}: success {summary.success:.0%} [{low:.0%}, {high:.0%}] over "
+        f"{summary.episodes} episodes, {summary.retained_mean:.1f} of {spec.num_visual_tokens} visual tokens "
+        f"retained ({summary.retained_min}..{summary.retained_max})"
     )

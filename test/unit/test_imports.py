@@ -15,7 +15,8 @@ import lightvla_ros
 
 PACKAGE = Path(lightvla_ros.__file__).parent
 
-# nodes -> worker -> app -> (backends, sim) -> model -> core; view and learn beside app, commands, cli on top.
+# nodes -> worker -> app -> (backends, sim) -> model -> core; view and learn beside app, evaluation above it,
+# commands, cli on top.
 MAY_IMPORT = {
     "core": {"core"},
     "model": {"core", "model"},
@@ -24,9 +25,21 @@ MAY_IMPORT = {
     "view": {"core", "view"},
     "app": {"core", "model", "backends", "sim"},
     "learn": {"core", "model", "backends", "sim", "view", "learn"},
+    "evaluation": {"core", "model", "backends", "sim", "app", "evaluation"},
     "worker": {"core", "app", "worker"},
     "nodes": {"core", "sim", "view", "app", "worker", "nodes"},
-    "commands": {"core", "model", "backends", "sim", "view", "app", "learn", "nodes", "commands"},
+    "commands": {
+        "core",
+        "model",
+        "backends",
+        "sim",
+        "view",
+        "app",
+        "learn",
+        "evaluation",
+        "nodes",
+        "commands",
+    },
     "cli": {"core", "commands"},
     "__init__": {"app"},
 }

@@ -1,6 +1,6 @@
 import pytest
 
-from lightvla_ros.learn.evaluation import wilson_interval
+from lightvla_ros.evaluation.summary import wilson_interval
 
 
 @pytest.mark.parametrize(

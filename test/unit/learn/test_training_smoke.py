@@ -7,7 +7,7 @@ import pytest
 
 from lightvla_ros.app import load_policy
 from lightvla_ros.cli import main
-from lightvla_ros.learn.evaluation import run_episode
+from lightvla_ros.evaluation.rollout import run_episode
 from lightvla_ros.sim.tabletop import Tabletop
 
 
