@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import ClassVar
 
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.policy import Policy
 from lightvla_ros.evaluation.rollout import EpisodeResult, run_episode
+from lightvla_ros.sim.episode_pool import run_episodes
 from lightvla_ros.sim.instructions import GOALS, wording
 from lightvla_ros.sim.tabletop import Tabletop
 
@@ -81,19 +79,13 @@ def evaluate(evaluation: Evaluation) -> Iterator[EpisodeResult]:
             world.close()
             policy.close()
         return
-    pool = ProcessPoolExecutor(
-        evaluation.workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_Worker.start,
-        initargs=(evaluation,),
+    yield from run_episodes(
+        _Worker.run,
+        evaluation.episodes,
+        workers=evaluation.workers,
+        set_up=_Worker.start,
+        arguments=(evaluation,),
     )
-    with pool:
-        episodes = [pool.submit(_Worker.run, number) for number in range(evaluation.episodes)]
-        try:
-            for episode in as_completed(episodes):
-                yield episode.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Worker:
@@ -103,8 +95,6 @@ class _Worker:
 
     @classmethod
     def start(cls, evaluation: Evaluation) -> None:
-        # One thread each, as the processes already fill the cores.
-        os.environ.setdefault("LP_NUM_THREADS", "1")
         cls.evaluation = evaluation
 
     @classmethod
@@ -114,7 +104,7 @@ class _Worker:
     @classmethod
     @functools.cache
     def _parts(cls) -> tuple[Policy, Tabletop]:
-        # Not in `start`, whose errors the pool does not pass on.
+        # Not in `start`, which must not fail.
         return cls.evaluation.load(), Tabletop(randomize=cls.evaluation.randomize)
 
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ from lightvla_ros.core.policy import Policy
 from lightvla_ros.core.preprocess import resize
 from lightvla_ros.learn.dagger import Dagger, MixedDriver
 from lightvla_ros.learn.demonstrations import DemonstrationMeta, Episode, write_episode, write_meta
+from lightvla_ros.sim.episode_pool import run_episodes
 from lightvla_ros.sim.expert import TabletopExpert
 from lightvla_ros.sim.instructions import GOALS, WORDINGS, wording
 from lightvla_ros.sim.tabletop import CONTROL_PERIOD_S, Tabletop
@@ -185,17 +184,13 @@ def collect(collection: Collection) -> Iterator[Attempt]:
     """
     write_meta(collection.directory, tabletop_meta(collection.image_size))
     (collection.directory / RECIPE_FILE).write_text(json.dumps(collection.recipe(), indent=2) + "\n")
-    pool = ProcessPoolExecutor(
-        collection.workers,
-        mp_context=multiprocessing.get_context("spawn"),
+    yield from run_episodes(
+        _Worker.attempt,
+        collection.episodes,
+        workers=collection.workers,
+        set_up=_Worker.start,
+        arguments=(collection,),
     )
-    with pool:
-        attempts = [pool.submit(_attempt, collection, number) for number in range(collection.episodes)]
-        try:
-            for attempt in as_completed(attempts):
-                yield attempt.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def tabletop_meta(image_size: int) -> DemonstrationMeta:
@@ -215,39 +210,51 @@ def _small_images(state: WorldState, image_size: int) -> NDArray[np.uint8]:
     return np.stack([resize(state.images[camera], image_size, jpeg=False) for camera in CAMERAS])
 
 
-@functools.cache
-def _worker_world(randomize: float) -> Tabletop:
-    """Return the process's own world: one thread each, as the processes already fill the cores."""
-    os.environ.setdefault("LP_NUM_THREADS", "1")
-    return Tabletop(image_size=RENDER_SIZE, randomize=randomize)
+class _Worker:
+    """What a process keeps from episode to episode."""
+
+    collection: ClassVar[Collection]
+
+    @classmethod
+    def start(cls, collection: Collection) -> None:
+        cls.collection = collection
+
+    @classmethod
+    def attempt(cls, number: int) -> Attempt:
+        return _attempt(cls.collection, *cls._parts(), number)
+
+    @classmethod
+    @functools.cache
+    def _parts(cls) -> tuple[Tabletop, Policy | None]:
+        # Not in `start`, which must not fail.
+        dagger = cls.collection.dagger
+        world = Tabletop(image_size=RENDER_SIZE, randomize=cls.collection.randomize)
+        return world, None if dagger is None else dagger.load()
 
 
-@functools.cache
-def _worker_policy(dagger: Dagger) -> Policy:
-    return dagger.load()
-
-
-def _attempt(collection: Collection, number: int) -> Attempt:
+def _attempt(collection: Collection, world: Tabletop, policy: Policy | None, number: int) -> Attempt:
     seed = collection.seed + number
     goal = tuple(GOALS.values())[number % len(GOALS)]
     instruction = wording(goal, seed) if collection.vary_wording else goal.instruction
+    rng = np.random.default_rng([seed, 1])
     episode, success = demonstrate(
-        _worker_world(collection.randomize),
-        _driver(collection.dagger, instruction, seed),
+        world,
+        _driver(collection.dagger, policy, instruction, rng),
         instruction=instruction,
         seed=seed,
         image_size=collection.image_size,
     )
     # What the expert fails is no demonstration; where the policy fails, the expert's labels are worth most.
-    kept = success or collection.dagger is not None
+    kept = success or policy is not None
     if kept:
         write_episode(collection.directory, number, episode)
     return Attempt(number=number, success=success, kept=kept, steps=len(episode.actions))
 
 
-def _driver(dagger: Dagger | None, instruction: str, seed: int) -> Driver:
-    rng = np.random.default_rng([seed, 1])
-    if dagger is not None:
-        return MixedDriver(_worker_policy(dagger), dagger, instruction=instruction, rng=rng)
+def _driver(
+    dagger: Dagger | None, policy: Policy | None, instruction: str, rng: np.random.Generator
+) -> Driver:
+    if dagger is not None and policy is not None:
+        return MixedDriver(policy, dagger, instruction=instruction, rng=rng)
     disturb = Disturbance(rng)
     return lambda _, action: disturb(action)

@@ -22,6 +22,8 @@ _RETREAT_M = 0.20
 _ALIGNED_M = 0.006
 _GRASP_REACH_M = 0.012
 _HELD_ACROSS_M = 0.020
+# Wide enough to be crossed at speed: a policy that copies a slower approach stops short and waits.
+_RELEASE_REACH_M = 0.015
 
 
 class TabletopExpert:
@@ -75,7 +77,7 @@ class TabletopExpert:
         offset = world.target_position() - thing
         across = float(np.linalg.norm(offset[:2]))
         release = target.release_height + item.half_height - thing[2]
-        if across < 0.02 and abs(release) < 0.01:
+        if across < 0.02 and abs(release) < _RELEASE_REACH_M:
             return np.zeros(3), OPEN
         far = _ramp(across, 0.015, 0.08)
         offset[2] = (1.0 - far) * release + far * (_CARRY_M - position[2])
