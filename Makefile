@@ -1,11 +1,12 @@
 # Each target sets up what it needs in .venv, once; requirements/constraints.txt has the pinned versions.
-.PHONY: help demo test test-faults check bench soak
+.PHONY: help demo test test-faults check bench soak mini
 
 help:
 	@echo "make demo    a simulated arm acts on instructions; picture and video in out/"
 	@echo "make test    every test; make test-faults: only those where cameras, processes or the network fail"
 	@echo "make check   ruff, mypy and the fast tests"
 	@echo "make bench   latency of preprocessing and of every stage, jitter of the command thread"
+	@echo "make mini    the embedded policy from nothing, in out/mini (an hour and a half on two cores)"
 	@echo "make soak    ten minutes of the demo's nodes: memory, jitter and lost commands"
 
 demo: .venv/.run
@@ -37,3 +38,6 @@ soak: .venv/.run
 .venv/.%: setup.py pyproject.toml requirements/constraints.txt scripts/setup.sh scripts/ros.sh
 	scripts/setup.sh .venv $(EXTRAS)
 	@touch $@
+
+mini: .venv/.develop
+	scripts/make_mini.sh out/mini

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.learn.lora import add_adapters
 from lightvla_ros.learn.mini import initialize
 from lightvla_ros.learn.recipes import TrainingConfig
@@ -51,6 +54,22 @@ def adapted(model: LightVla, config: TrainingConfig) -> LightVla:
         model.proprio_projector = ProprioProjector(model.config)
         add_adapters(model, config.lora)
     return model.train()
+
+
+def require_compiler() -> None:
+    """Refuse to compile where it cannot work, before anything is loaded.
+
+    Raises:
+        ConfigError: torch.compile would translate for the CPU and there is no C++ compiler.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise ConfigError(
+            "--compile",
+            got=f"no {compiler}",
+            expected="a C++ compiler",
+            fix="apt install g++, or leave --compile out",
+        )
 
 
 def compile_network(model: LightVla) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from lightvla_ros.learn.collapse import CollapseGuard
 from lightvla_ros.learn.data import TrainingData, load_data
 from lightvla_ros.learn.log import TrainingLog, flat
 from lightvla_ros.learn.lora import merged
-from lightvla_ros.learn.network import compile_network, make_network
+from lightvla_ros.learn.network import compile_network, make_network, require_compiler
 from lightvla_ros.learn.recipes import TrainingConfig
 from lightvla_ros.learn.resume import TrainingState, load_state, save_state
 from lightvla_ros.learn.stages import Stage
@@ -74,10 +74,13 @@ def prepare(config: TrainingConfig) -> Run:
     """Load the demonstrations, and build or load the model.
 
     Raises:
-        ConfigError: data and model do not fit each other, or there are not enough episodes.
+        ConfigError: data and model do not fit each other, there are not enough episodes, or no compiler for
+            `compile`.
         SpecError: an episode is bad; names it and the field.
         CheckpointError: `start` is not a usable checkpoint.
     """
+    if config.compile:
+        require_compiler()
     data = load_data(config)
     if not data.can_point:
         config = replace(config, settings=replace(config.settings, pointing_weight=0.0))
@@ -169,7 +172,8 @@ def save_policy(run: Run, model: LightVla, directory: Path, report: Report) -> N
     plain = merged(model) if run.config.lora else model
     unfinished = directory.with_name(f".{directory.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    training = {"config": asdict(run.config), "report": flat(report)}
+    # Short and without paths, because it goes on into bundles; `training.json` has everything.
+    training = {"recipe": run.config.recipe, "seed": run.config.settings.seed, **flat(report)}
     save_checkpoint(plain, unfinished, extras={"policy": run.data.policy, "training": training})
     (unfinished / TOKENIZER_NAME).write_text(run.data.tokenizer, encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -33,6 +34,35 @@ def test_training_leaves_checkpoints_log_and_configuration(
     for stage in ("unpruned", "pruned"):
         load_checkpoint(out / stage)
         assert (out / stage / "tokenizer.json").read_text() == (toy_start / "tokenizer.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_training_learns_the_same(
+    toy_demonstrations: Path, toy_start: Path, tmp_path: Path
+) -> None:
+    options = [toy_demonstrations, "--start", toy_start, *SHORT, "--precision", "fp32", "--report-every", "1"]
+    assert train(*options, "--out", tmp_path / "plain") == 0
+    assert train(*options, "--out", tmp_path / "compiled", "--compile") == 0
+    assert read_config(tmp_path / "compiled").compile
+    plain, compiled = (
+        [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("plain", "compiled")
+    )
+    assert compiled == pytest.approx(plain, rel=1e-4)
+
+
+def test_without_a_compiler_there_is_nothing_to_compile_with(
+    toy_demonstrations: Path,
+    toy_start: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    options = [toy_demonstrations, "--start", toy_start, "--out", tmp_path / "run", *SHORT]
+    assert train(*options, "--compile") == 1
+    assert "no no-such-compiler; expected a C++ compiler" in capsys.readouterr().err
 
 
 def test_a_training_is_not_written_over(
