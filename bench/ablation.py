@@ -242,7 +242,9 @@ def _evaluated(args: argparse.Namespace, key: str, row: Row) -> dict[str, Any]:
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return kept
-    retain = row.retain.replace("COUNT", str(_count(args.out)))
+    retain = row.retain
+    if "COUNT" in retain:
+        retain = retain.replace("COUNT", str(_count(args.out)))
     evaluation = Evaluation(
         load=_loader(args.out, row, retain),
         episodes=args.episodes,

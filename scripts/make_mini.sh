@@ -46,10 +46,11 @@ import json, pathlib, sys
 
 out = pathlib.Path(sys.argv[1])
 evaluation = json.loads((out / "evaluation.json").read_text())
+rounded = lambda value: [round(x, 3) for x in value] if isinstance(value, list) else round(value, 3)
 told = ("episodes", "seed", "execution_horizon", "success", "interval", "retained_mean", "num_visual_tokens")
 notes = {
     "policy": "small LightVLA for the simulated table, made by scripts/make_mini.sh (docs/training.md)",
-    "evaluation": {"world": "tabletop", **{name: evaluation[name] for name in told}},
+    "evaluation": {"world": "tabletop", **{name: rounded(evaluation[name]) for name in told}},
 }
 (out / "notes.json").write_text(json.dumps(notes))
 NOTES
