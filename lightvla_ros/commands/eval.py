@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightvla_ros.commands.collect import RANDOMIZE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -45,10 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     harder = parser.add_argument_group("what is asked")
     harder.add_argument(
         "--randomize",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="how much colours, light, cameras and start pose change, 0 to 1 (default: 0)",
+        choices=tuple(RANDOMIZE),
+        default="none",
+        help="how much colours, light, cameras and start pose change between episodes (default: none)",
     )
     harder.add_argument(
         "--wording", choices=("standard", "varied"), default="standard", help="of instructions"
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         max_steps=args.max_steps,
         execution_horizon=args.execution_horizon,
-        randomize=args.randomize,
+        randomize=RANDOMIZE[args.randomize],
         vary_wording=args.wording == "varied",
         swap_instructions=args.swap_instructions,
         workers=args.workers,

@@ -85,7 +85,6 @@ def test_chance_has_no_policy_to_load(capsys: pytest.CaptureFixture[str]) -> Non
         (["--retain", "attention:9"], "--backend torch"),
         (["--retain", "most"], "drop:SHARE"),
         (["--episodes", "0"], "at least 1"),
-        (["--randomize", "2"], "0 \\(the standard scene\\) to 1"),
     ],
 )
 def test_wrong_options_are_refused(
