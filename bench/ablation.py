@@ -81,6 +81,7 @@ class Row:
         variant: whose weights; None acts at random.
         retain: rule for the tokens; COUNT is LightVLA's rounded mean.
         swap: tell it to do something else than what it is judged by.
+        episodes: fewer than the others, where nearly every one lasts to the step limit.
         backend: attention is seen in torch only.
     """
 
@@ -88,6 +89,7 @@ class Row:
     variant: str | None
     retain: str = "pruner"
     swap: bool = False
+    episodes: int | None = None
     backend: str = "onnxruntime"
 
 
@@ -102,7 +104,6 @@ ROWS = {
     "fixed-noise": Row(label="LightVLA, noise not falling", variant="fixed-noise"),
     "add": Row(label="LightVLA and as many random tokens", variant="lightvla", retain="add:1"),
     "drop": Row(label="LightVLA less 10 % of its tokens", variant="lightvla", retain="drop:0.1"),
-    "random-lightvla": Row(label="LightVLA's count, random tokens", variant="lightvla", retain="random"),
     "random": Row(label="not pruned in training, random tokens", variant=UNPRUNED, retain="random:COUNT"),
     "attention": Row(
         label="not pruned in training, top attention after layer 2",
@@ -110,8 +111,9 @@ ROWS = {
         retain="attention:COUNT",
         backend="torch",
     ),
-    "swapped": Row(label="LightVLA told another instruction", variant="lightvla", swap=True),
-    "chance": Row(label="random actions", variant=None),
+    "swapped": Row(label="LightVLA told another instruction", variant="lightvla", swap=True, episodes=80),
+    "random-lightvla": Row(label="LightVLA's count, random tokens", variant="lightvla", retain="random"),
+    "chance": Row(label="random actions", variant=None, episodes=80),
 }
 
 
@@ -245,14 +247,15 @@ def _evaluated(args: argparse.Namespace, key: str, row: Row) -> dict[str, Any]:
     retain = row.retain
     if "COUNT" in retain:
         retain = retain.replace("COUNT", str(_count(args.out)))
+    episodes = min(args.episodes, row.episodes or args.episodes)
     evaluation = Evaluation(
         load=_loader(args.out, row, retain),
-        episodes=args.episodes,
+        episodes=episodes,
         seed=args.seed,
         swap_instructions=row.swap,
         workers=args.workers,
     )
-    progress = tqdm(evaluate(evaluation), total=args.episodes, desc=key, unit="episode", mininterval=5)
+    progress = tqdm(evaluate(evaluation), total=episodes, desc=key, unit="episode", mininterval=5)
     results = sorted(progress, key=lambda result: result.seed)
     summary = summarize(results)
     by_instruction: dict[str, list[bool]] = defaultdict(list)
