@@ -104,16 +104,21 @@ ROWS = {
     "fixed-noise": Row(label="LightVLA, noise not falling", variant="fixed-noise"),
     "add": Row(label="LightVLA and as many random tokens", variant="lightvla", retain="add:1"),
     "drop": Row(label="LightVLA less 10 % of its tokens", variant="lightvla", retain="drop:0.1"),
-    "random": Row(label="not pruned in training, random tokens", variant=UNPRUNED, retain="random:COUNT"),
+    "random": Row(
+        label="not pruned in training, random tokens", variant=UNPRUNED, retain="random:COUNT", episodes=80
+    ),
     "attention": Row(
         label="not pruned in training, top attention after layer 2",
         variant=UNPRUNED,
         retain="attention:COUNT",
+        episodes=80,
         backend="torch",
     ),
     "swapped": Row(label="LightVLA told another instruction", variant="lightvla", swap=True, episodes=80),
-    "random-lightvla": Row(label="LightVLA's count, random tokens", variant="lightvla", retain="random"),
-    "chance": Row(label="random actions", variant=None, episodes=80),
+    "random-lightvla": Row(
+        label="LightVLA's count, random tokens", variant="lightvla", retain="random", episodes=40
+    ),
+    "chance": Row(label="random actions", variant=None, episodes=40),
 }
 
 

@@ -36,7 +36,7 @@ train first unpruned "$out/demos" --unpruned-steps 5000 --pruned-steps 0
 collect dagger1 --policy "$out/first/bundle" --episodes 400 --seed 10000
 train second unpruned "$out"/{demos,dagger1} --start "$out/first/unpruned" \
     --unpruned-steps 3000 --pruned-steps 0 --learning-rate 5e-4
-# Without noise, because it did best of those compared (docs/results.md).
+# Without noise, which did as well as any of those compared (docs/results.md).
 train third pruned "$out"/{demos,dagger1} --start "$out/second/unpruned" \
     --unpruned-steps 0 --pruned-steps 1500 --noise none
 lightvla eval --engine "$out/third/bundle" --episodes 200 --seed 970000 --workers 2 --out "$out/evaluation.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import weakref
 
 import numpy as np
@@ -67,8 +68,8 @@ class Tabletop:
         self._randomize = randomize
         self._renderer = create_renderer(self._model, image_size) if render else None
         if self._renderer is not None:
-            # Closing must not wait for interpreter exit, where the GL library may already be gone.
-            weakref.finalize(self, self._renderer.close)
+            # At exit it must close before the GL library does; what is registered last comes first.
+            atexit.register(weakref.finalize(self, self._renderer.close))
         self.goal = next(iter(GOALS.values()))
         self.reset()
 
