@@ -16,7 +16,7 @@ from lightvla_ros.backends.export import export_bundle
 from lightvla_ros.backends.manifest import Manifest
 from lightvla_ros.backends.quantization import check_scheme, quantize_bundle
 from lightvla_ros.commands import export
-from lightvla_ros.commands._inputs import random_samples
+from lightvla_ros.commands._inputs import random_samples, world_samples
 from lightvla_ros.core.errors import BundleError, ConfigError
 from lightvla_ros.core.paths import engine_directory
 from lightvla_ros.model import LightVla
@@ -59,7 +59,8 @@ def test_a_quantized_trained_policy_computes_about_the_same(scheme: str, tmp_pat
     quantize_bundle(mini, tmp_path / scheme, scheme)
     exact = load_engine(mini, "onnxruntime", num_threads=1)
     rough = load_engine(tmp_path / scheme, "onnxruntime", num_threads=1).engine
-    for sample in random_samples(exact, 3, seed=5):
+    # Frames it was trained for: what it makes of noise means nothing and jumps at the least change.
+    for sample in world_samples(exact, 6, seed=5):
         actions = []
         retained = None
         for engine in (exact.engine, rough):
