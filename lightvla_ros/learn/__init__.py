@@ -1,1 +1,1 @@
-"""Demonstrations, training and closed-loop evaluation."""
+"""Demonstrations and training."""
