@@ -174,16 +174,12 @@ def test_while_it_restarts_every_question_is_refused_at_once(policy: RemotePolic
 def test_a_process_that_keeps_ending_is_given_up_with_a_reason(tiny_bundle: Path) -> None:
     policy = start(tiny_bundle, max_restarts=1)
 
-    def lose_it() -> LightVlaError:
+    for _ in range(2):
         until(lambda: policy.pid is not None)
         assert policy.pid is not None
         os.kill(policy.pid, signal.SIGKILL)
-        with pytest.raises(WorkerError) as raised:
+        with pytest.raises(EngineError):  # the second time it may have been given up already
             policy.predict_chunk(observation())
-        return raised.value
-
-    lose_it()
-    lose_it()
     until(lambda: not isinstance(policy.health.problem, WorkerError))
     with pytest.raises(EngineError, match="1 restarts within a minute.*exit code -9.*configure") as raised:
         policy.predict_chunk(observation())
