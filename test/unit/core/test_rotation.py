@@ -31,6 +31,24 @@ def test_a_gripper_pointing_down_does_not_flip_at_a_tremor(tremor: float) -> Non
     np.testing.assert_allclose(quaternion_to_axis_angle(quaternion), [np.pi - 2.0 * tremor, 0.0, 0.0])
 
 
+def test_a_gripper_pointing_down_turns_and_tilts_without_a_jump() -> None:
+    down = np.diag([1.0, -1.0, -1.0])
+    for axis in ([0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.6, 0.0, 0.8]):
+        largest = 2.9 if axis[2] == 1.0 else 1.9
+        angles = np.linspace(-largest, largest, 400)
+        turned = [rotation_vector_to_matrix(np.multiply(axis, angle)) @ down for angle in angles]
+        vectors = np.array([quaternion_to_axis_angle(_quaternion(matrix)) for matrix in turned])
+        assert np.abs(np.diff(vectors, axis=0)).max() < 0.1
+
+
+def _quaternion(matrix: np.ndarray) -> np.ndarray:
+    vector = matrix_to_rotation_vector(matrix)
+    angle = np.linalg.norm(vector)
+    if angle < 1e-6 or abs(angle - np.pi) < 1e-6:
+        return np.array([1.0, 0.0, 0.0, 0.0])
+    return np.append(np.sin(angle / 2) * vector / angle, np.cos(angle / 2))
+
+
 def test_a_rotation_vector_survives_the_way_through_a_matrix() -> None:
     vector = np.array([0.4, -1.1, 0.7])
     np.testing.assert_allclose(matrix_to_rotation_vector(rotation_vector_to_matrix(vector)), vector)
