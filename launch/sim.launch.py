@@ -1,4 +1,4 @@
-"""The simulated robot alone: cameras, state and command topics of a tabletop world."""
+"""The simulated robot alone: cameras, state and command topics of the tabletop or of a LIBERO suite."""
 
 import os
 from pathlib import Path
@@ -14,6 +14,10 @@ from lightvla_ros.core.dds import profile_environment
 DDS_PROFILE = Path(__file__).parent.parent / "config" / "fastdds.xml"
 # launch argument -> its default, what it is, and the type the node expects
 ARGUMENTS = {
+    "world": ("tabletop", "tabletop, or a suite of LIBERO such as libero_object", str),
+    "render": ("exact", "how LIBERO is drawn: exact or fast", str),
+    "lockstep": ("0", "steps per chunk of a world that waits for the policy; 0: real time", int),
+    "max_steps": ("0", "steps after which the world waits for a reset; 0: never", int),
     "image_size": ("256", "width and height of both cameras, pixels", int),
     "real_time_factor": ("1.0", "simulated seconds per second", float),
     "publish_clock": ("false", "publish /clock and stamp with simulated time", bool),
@@ -33,7 +37,7 @@ def make_node(context: LaunchContext) -> list[Node]:
         Node(
             package="lightvla_ros",
             executable="sim_node",
-            name="tabletop_sim",
+            name="lightvla_sim",
             parameters=[parameters],
             additional_env=profile_environment(
                 LaunchConfiguration("dds_profile").perform(context), os.environ

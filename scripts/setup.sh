@@ -95,7 +95,7 @@ choose_ros() {
     fi
 }
 
-case ",$extras," in *,sim,*) install_rendering ;; esac
+case ",$extras," in *,sim,* | *,libero,*) install_rendering ;; esac
 "$venv/bin/python" -c "$supported; import pip" >/dev/null 2>&1 || make_venv
 write_constraints
 choose_ros

@@ -20,6 +20,33 @@ SILENT_WORLD_S = 10.0
 REFUSED_AFTER_S = 5.0
 
 
+def wait_for_nodes(monitor: DemoMonitor, *, world: Child, policy: Child, timeout_s: float) -> None:
+    """Return once the world runs and the policy node is active.
+
+    Raises:
+        LightVlaError: one of them ended, refuses or stays silent; with its log.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    refused_s: float | None = None
+
+    def is_ready() -> bool:
+        monitor.wait_until(lambda: bool(monitor.status), 0.2)
+        return bool(monitor.status) and monitor.policy_state() == "active"
+
+    with _progress("starting both nodes", bar_format="{desc}: {elapsed}") as progress:
+        while not is_ready():
+            world.check()
+            policy.check()
+            progress.update()
+            state, now_s = monitor.policy_state(), time.monotonic()
+            refused_s = (refused_s or now_s) if state not in ("", "active") else None
+            if refused_s is not None and now_s - refused_s > REFUSED_AFTER_S:
+                raise policy.failure(f"the lifecycle state {state!r}, which does not change")
+            if now_s > deadline_s:
+                silent = policy if monitor.status else world
+                raise silent.failure(f"nothing heard of it in {timeout_s:g} s")
+
+
 class DemoRun:
     """Poses tasks to a policy node that acts in a world node, and sees how it does.
 
@@ -43,22 +70,6 @@ class DemoRun:
         self._policy = policy
         self._max_steps = max_steps
 
-    def wait_for_nodes(self, timeout_s: float) -> None:
-        """Return once the world runs and the policy node is active."""
-        deadline_s = time.monotonic() + timeout_s
-        refused_s: float | None = None
-        with _progress("starting both nodes", bar_format="{desc}: {elapsed}") as progress:
-            while not self._is_ready():
-                self._check_nodes()
-                progress.update()
-                state, now_s = self._monitor.policy_state(), time.monotonic()
-                refused_s = (refused_s or now_s) if state not in ("", "active") else None
-                if refused_s is not None and now_s - refused_s > REFUSED_AFTER_S:
-                    raise self._policy.failure(f"the lifecycle state {state!r}, which does not change")
-                if now_s > deadline_s:
-                    silent = self._policy if self._monitor.status else self._world
-                    raise silent.failure(f"nothing heard of it in {timeout_s:g} s")
-
     def run_episodes(self, episodes: int, *, seed: int, instruction: str | None) -> list[EpisodeResult]:
         """Run episodes with counted seeds, on one instruction or on the world's in random order."""
         instructions = [instruction] if instruction else list(self._monitor.status["instructions"])
@@ -78,6 +89,7 @@ class DemoRun:
     def _run_episode(self, instruction: str, seed: int) -> EpisodeResult:
         monitor = self._monitor
         monitor.start_episode(instruction, seed)
+        monitor.instruct(instruction)
         self._recorder.start_episode(instruction)
         first_frame = len(monitor.retained)
         with _progress(instruction, total=self._max_steps, unit="step") as progress:
@@ -107,10 +119,6 @@ class DemoRun:
         self._check_nodes()
         if not in_time:
             raise self._world.failure(f"a world that stands still for {SILENT_WORLD_S:g} s")
-
-    def _is_ready(self) -> bool:
-        self._monitor.wait_until(lambda: bool(self._monitor.status), 0.2)
-        return bool(self._monitor.status) and self._monitor.policy_state() == "active"
 
     def _check_nodes(self) -> None:
         self._world.check()

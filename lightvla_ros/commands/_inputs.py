@@ -78,7 +78,8 @@ def world_samples(loaded: LoadedEngine, count: int, seed: int) -> list[EngineSam
         _check_cameras(policy.spec.camera_names, state.images)
         expert.reset(world)
         for _ in range(rng.integers(_MAX_EXPERT_STEPS)):
-            state = world.step(expert.act(world))
+            world.step(expert.act(world))
+        state = world.observe()
         samples.append(
             EngineSample(
                 input_ids=policy.prompt_encoder.encode(instruction),

@@ -136,21 +136,15 @@ def _tabletop_counts(loaded: LoadedEngine) -> Generator[int, None, None]:
         raise _no_world(
             str(e), "MuJoCo", "pip install 'lightvla_ros[sim]', or pass --frames-from random"
         ) from e
-    from lightvla_ros.evaluation.rollout import run_episode
+    from lightvla_ros.evaluation.rollout import Task, run_episode
 
     if loaded.tokenizer is None:
         raise _no_world(f"{loaded.name} without tokenizer.json", "a tokenizer", "pass --frames-from random")
     policy = make_policy(loaded)
     with closing(Tabletop()) as world:
         for seed, instruction in enumerate(cycle(world.instructions())):
-            episode = run_episode(
-                policy,
-                world,
-                instruction=instruction,
-                seed=seed,
-                max_steps=_MAX_STEPS,
-                execution_horizon=_EXECUTION_HORIZON,
-            )
+            task = Task(instruction=instruction, told=instruction, seed=seed, max_steps=_MAX_STEPS)
+            episode = run_episode(policy, world, task, execution_horizon=_EXECUTION_HORIZON)
             yield from episode.retained
 
 

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightvla_ros.sim.worlds import TABLETOP, WorldConfig
+
 if TYPE_CHECKING:
     from lightvla_ros.learn.dagger import Dagger
 
@@ -18,22 +20,26 @@ RANDOMIZE = {"none": 0.0, "mild": 0.5, "full": 1.0}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--world", choices=("tabletop",), default="tabletop", help="simulated world")
+    world = parser.add_mutually_exclusive_group()
+    world.add_argument("--world", choices=(TABLETOP,), default=TABLETOP, help="the embedded world (default)")
+    world.add_argument("--suite", metavar="NAME", help="of LIBERO: libero_object or libero_spatial")
     parser.add_argument("--episodes", type=_positive, default=640, help="episodes to attempt (default: 640)")
     parser.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
-    parser.add_argument("--seed", type=int, default=1000, help="seed of the first episode (default: 1000)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="of the first episode (default: 1000); LIBERO: of the first initial state (default: 0)",
+    )
     parser.add_argument("--image-size", type=_positive, default=112, help="pixels of the stored images")
     parser.add_argument(
         "--randomize",
         choices=tuple(RANDOMIZE),
-        default="mild",
-        help="how much colours, light, cameras and start pose change between episodes (default: mild)",
+        help="tabletop: how much colours, light, cameras and start pose change (default: mild)",
     )
     parser.add_argument(
         "--wording",
         choices=("varied", "standard"),
-        default="varied",
-        help="ask in many words or in the eight standard sentences (default: varied)",
+        help="tabletop: ask in many words or in the eight standard sentences (default: varied)",
     )
     parser.add_argument(
         "--policy",
@@ -57,14 +63,21 @@ def run(args: argparse.Namespace) -> int:
 
     from lightvla_ros.learn.collection import Collection, collect
 
+    usual = ("none", "standard", 0) if args.suite else ("mild", "varied", 1000)
+    randomize, wording, seed = usual
     collection = Collection(
         directory=args.out,
         episodes=args.episodes,
-        seed=args.seed,
+        seed=seed if args.seed is None else args.seed,
         image_size=args.image_size,
         workers=args.workers,
-        randomize=RANDOMIZE[args.randomize],
-        vary_wording=args.wording == "varied",
+        world=WorldConfig(
+            name=args.suite or args.world,
+            # Pictures are made small anyway, and each of them takes LIBERO longer than the step.
+            render="fast",
+            randomize=RANDOMIZE[args.randomize or randomize],
+        ),
+        vary_wording=(args.wording or wording) == "varied",
         dagger=_dagger(args) if args.policy else None,
     )
     started = time.monotonic()

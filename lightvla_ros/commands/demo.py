@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightvla_ros.commands._demo_report import Recorder, describe_policy, summarise, table
-from lightvla_ros.commands._demo_run import DemoRun
+from lightvla_ros.commands._demo_run import DemoRun, wait_for_nodes
 from lightvla_ros.commands._processes import running
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.paths import engine_directory
 
 if TYPE_CHECKING:
-    from lightvla_ros.nodes.demo_monitor import DemoMonitor
+    from collections.abc import Callable
+
+    from lightvla_ros.nodes.demo_monitor import DemoMonitor, MaskedFrame
 
 HELP = "run a simulated arm and the policy as two ROS 2 nodes and watch it act"
 
@@ -77,17 +79,12 @@ def run(args: argparse.Namespace) -> int:
     notes = policy_notes(engine)
     print(describe_policy(args.engine, notes), flush=True)
     recorder = Recorder(args.out)
-    monitor = _make_monitor(recorder)
+    monitor = make_monitor(recorder.add)
     try:
         with running(_modules(engine, args), log_directory=args.out) as children:
-            demo = DemoRun(
-                monitor,
-                recorder,
-                world=children[SIM_MODULE],
-                policy=children[POLICY_MODULE],
-                max_steps=args.max_steps,
-            )
-            demo.wait_for_nodes(args.start_timeout_s)
+            world, policy = children[SIM_MODULE], children[POLICY_MODULE]
+            wait_for_nodes(monitor, world=world, policy=policy, timeout_s=args.start_timeout_s)
+            demo = DemoRun(monitor, recorder, world=world, policy=policy, max_steps=args.max_steps)
             results = demo.run_episodes(args.episodes, seed=args.seed, instruction=args.instruction)
     finally:
         monitor.close()
@@ -120,7 +117,15 @@ def _modules(engine: Path, args: argparse.Namespace) -> dict[str, list[str]]:
     return {SIM_MODULE: ["--ros-args", "-p", f"seed:={args.seed}"], POLICY_MODULE: ["--ros-args", *settings]}
 
 
-def _make_monitor(recorder: Recorder) -> DemoMonitor:
+def make_monitor(on_frame: Callable[[MaskedFrame], None]) -> DemoMonitor:
+    """Join the ROS graph as an observer.
+
+    Args:
+        on_frame: takes what the policy retained of each pair of images.
+
+    Raises:
+        ConfigError: there is no ROS 2 for this Python.
+    """
     try:
         import rclpy
         from rclpy.signals import SignalHandlerOptions
@@ -135,7 +140,7 @@ def _make_monitor(recorder: Recorder) -> DemoMonitor:
         ) from error
     if not rclpy.ok():
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    return DemoMonitor(recorder.add)
+    return DemoMonitor(on_frame)
 
 
 def _positive(text: str) -> int:

@@ -11,110 +11,236 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightvla_ros.commands.collect import RANDOMIZE
+from lightvla_ros.core.errors import ConfigError
+from lightvla_ros.sim.worlds import RENDERS, TABLETOP, WorldConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lightvla_ros.core.policy import Policy, PolicySpec
+    from lightvla_ros.evaluation.closed_loop import Evaluation
     from lightvla_ros.evaluation.rollout import EpisodeResult
     from lightvla_ros.evaluation.summary import Summary
 
 HELP = "measure closed-loop success in a simulated world"
 
-_RANDOM = "random"
+_RANDOM, _EXPERT = "random", "expert"
 _DEFAULT_ENGINE = "mini"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--world", choices=("tabletop",), default="tabletop", help="simulated world")
     parser.add_argument(
         "--engine",
+        "--policy",
         default=_DEFAULT_ENGINE,
-        help="bundle or checkpoint: a name or a directory; random for a policy that looks at nothing",
+        help="bundle or checkpoint: a name or a directory; random for a policy that looks at nothing, expert "
+        "for the world's scripted one (default: mini)",
     )
-    parser.add_argument("--backend", default="auto", help="auto, torch or onnxruntime")
+    parser.add_argument("--backend", default="auto", help="auto, torch, onnxruntime or tensorrt")
     parser.add_argument("--episodes", type=int, default=40, help="episodes (default: 40)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (default: 0)")
-    parser.add_argument("--max-steps", type=int, default=250, help="steps until failure (default: 250)")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the first episode; LIBERO: the first of the 50 initial states of each task (default: 0)",
+    )
+    parser.add_argument("--max-steps", type=int, help="steps until failure (default: the benchmark's)")
     parser.add_argument(
         "--execution-horizon",
         type=int,
-        default=2,
-        help="steps of a chunk executed per inference (default: 2, as in the node)",
+        help="steps of a chunk executed per inference (default: 2, as in the node; for LIBERO all 8)",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
-    harder = parser.add_argument_group("what is asked")
-    harder.add_argument(
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    _add_world(parser.add_argument_group("world"))
+    _add_time(parser.add_argument_group("time"))
+    _add_comparisons(parser.add_argument_group("comparisons"))
+    _add_running(parser.add_argument_group("running and keeping"))
+
+
+def _add_world(group: argparse._ArgumentGroup) -> None:
+    world = group.add_mutually_exclusive_group()
+    world.add_argument("--world", choices=(TABLETOP,), default=TABLETOP, help="the embedded world (default)")
+    world.add_argument("--suite", metavar="NAME", help="a suite of LIBERO, such as libero_object")
+    group.add_argument(
+        "--render",
+        choices=RENDERS[:2],
+        default="exact",
+        help="LIBERO: as in the training data (default), or simplified and ten times as fast",
+    )
+    group.add_argument(
         "--randomize",
         choices=tuple(RANDOMIZE),
         default="none",
-        help="how much colours, light, cameras and start pose change between episodes (default: none)",
+        help="tabletop: how much colours, light, cameras and start pose change (default: none)",
     )
-    harder.add_argument(
-        "--wording", choices=("standard", "varied"), default="standard", help="of instructions"
+    group.add_argument(
+        "--wording", choices=("standard", "varied"), default="standard", help="tabletop: of instructions"
     )
-    harder.add_argument(
+    group.add_argument(
         "--swap-instructions",
         action="store_true",
         help="tell the policy to do something else than what it is judged by",
     )
-    compared = parser.add_argument_group("comparisons")
-    compared.add_argument(
+
+
+def _add_time(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--delay-ms",
+        type=float,
+        metavar="MS",
+        help="let the world go on during inference, which takes this long in its time; by default it waits",
+    )
+    group.add_argument(
+        "--via",
+        choices=("process", "ros"),
+        default="process",
+        help="ros: world and policy as two nodes, in lockstep over topics (default: process)",
+    )
+    group.add_argument("--domain-id", type=int, help="with --via ros: ROS domain (default: one of our own)")
+
+
+def _add_comparisons(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--retain",
         default="pruner",
         metavar="RULE",
         help="visual tokens the decoder sees: pruner (default), all, random, random:COUNT, attention:COUNT "
         "(torch only), add:SHARE of random others, drop:SHARE at random",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write summary and episodes as JSON")
-    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="run the workers on a Ray cluster: its address, auto or local"
+    )
+    group.add_argument(
+        "--gpus-per-worker", type=float, default=0.0, metavar="SHARE", help="with --ray (default: 0)"
+    )
+    group.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="a JSON line per episode as it ends; the same command goes on where it was interrupted",
+    )
+    group.add_argument("--videos", type=Path, metavar="DIR", help="videos of failures with retained tokens")
+    group.add_argument("--out", type=Path, metavar="FILE", help="write summary and episodes as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print success by instruction."""
-    from tqdm import tqdm
-
-    from lightvla_ros.evaluation.closed_loop import Evaluation, evaluate
+    """Evaluate and print success by instruction; 1 when an episode could not be judged."""
     from lightvla_ros.evaluation.summary import summarize
 
     load = _loader(args)
+    evaluation = _evaluation(args, load)
     # Here too, so that a wrong name is told before any process starts.
-    policy = load()
-    spec = policy.spec
-    policy.close()
-    evaluation = Evaluation(
+    spec = _spec(load)
+    results = sorted(_results(args, evaluation, spec), key=lambda result: result.number)
+    summary = summarize(results)
+    report = _report(args, evaluation, spec, summary)
+    if args.out is not None:
+        args.out.write_text(json.dumps({**report, "results": _brief(results)}) + "\n", encoding="utf-8")
+    _print_table(results)
+    for result in results:
+        if result.error:
+            print(f"episode {result.number} ({result.instruction}) could not be judged:\n{result.error}")
+    print(json.dumps(report) if args.json else _sentence(spec, summary))
+    return 1 if summary.errors else 0
+
+
+def _results(
+    args: argparse.Namespace, evaluation: Evaluation, spec: PolicySpec | None
+) -> list[EpisodeResult]:
+    from tqdm import tqdm
+
+    from lightvla_ros.commands._episode_log import EpisodeLog
+
+    log = None if args.log is None else EpisodeLog(args.log, _settings(args, evaluation, spec))
+    results = [] if log is None else [r for r in log.results.values() if r.number < args.episodes]
+    missing = list(range(args.episodes) if log is None else log.missing(args.episodes))
+    with tqdm(total=args.episodes, initial=len(results), unit="episode") as progress:
+        for result in _run(args, evaluation, missing):
+            results.append(result)
+            if log is not None:
+                log.add(result)
+            progress.update()
+            progress.set_postfix(success=f"{sum(r.success for r in results)}/{len(results)}")
+    return results
+
+
+def _run(args: argparse.Namespace, evaluation: Evaluation, numbers: Sequence[int]) -> Iterator[EpisodeResult]:
+    from lightvla_ros.evaluation.closed_loop import evaluate
+
+    if not numbers:
+        return iter(())
+    if evaluation.world.is_libero:
+        # A scene takes longer to make than to reset: one task after the other.
+        tasks = len(evaluation.world.instructions())
+        numbers = sorted(numbers, key=lambda number: (number % tasks, number))
+    if args.via == "process":
+        return evaluate(evaluation, numbers)
+    from lightvla_ros.commands._eval_ros import evaluate_over_ros
+
+    return evaluate_over_ros(
+        evaluation,
+        numbers,
+        engine=args.engine,
+        backend=args.backend,
+        pruning=args.retain != "all",
+        log_directory=Path("out") / "eval_ros",
+        domain_id=args.domain_id,
+    )
+
+
+def _evaluation(args: argparse.Namespace, load: Callable[[], Policy] | None) -> Evaluation:
+    from lightvla_ros.evaluation.closed_loop import Evaluation
+    from lightvla_ros.sim.ray_pool import RayCluster
+
+    looks = args.engine not in (_RANDOM, _EXPERT)
+    _check_via_ros(args, looks)
+    return Evaluation(
         load=load,
+        world=WorldConfig(
+            name=args.suite or args.world,
+            render=args.render if looks else "none",
+            randomize=RANDOMIZE[args.randomize],
+        ),
         episodes=args.episodes,
         seed=args.seed,
         max_steps=args.max_steps,
         execution_horizon=args.execution_horizon,
-        randomize=RANDOMIZE[args.randomize],
+        delay_s=None if args.delay_ms is None else args.delay_ms / 1e3,
         vary_wording=args.wording == "varied",
         swap_instructions=args.swap_instructions,
+        videos=args.videos,
         workers=args.workers,
+        cluster=None if args.ray is None else RayCluster(address=args.ray, gpus=args.gpus_per_worker),
     )
-    results: list[EpisodeResult] = []
-    with tqdm(total=args.episodes, unit="episode") as progress:
-        for result in evaluate(evaluation):
-            results.append(result)
-            progress.update()
-            progress.set_postfix(success=f"{sum(r.success for r in results)}/{len(results)}")
-    results.sort(key=lambda result: result.seed)
-    summary = summarize(results)
-    report = _report(args, spec, summary)
-    if args.out is not None:
-        episodes = [asdict(result) for result in results]
-        args.out.write_text(json.dumps({**report, "results": episodes}) + "\n", encoding="utf-8")
-    _print_table(results)
-    print(json.dumps(report) if args.json else _sentence(spec, summary))
-    return 0
 
 
-def _loader(args: argparse.Namespace) -> Callable[[], Policy]:
+def _check_via_ros(args: argparse.Namespace, looks: bool) -> None:
+    if args.via == "process":
+        return
+    for option, is_usual in (
+        (f"--policy {args.engine}", looks),
+        (f"--retain {args.retain}", args.retain in ("pruner", "all")),
+        (f"--delay-ms {args.delay_ms}", args.delay_ms is None),
+        (f"--workers {args.workers}", args.workers == 1),
+        (f"--ray {args.ray}", args.ray is None),
+        (f"--randomize {args.randomize}", args.randomize == "none"),
+        (f"--videos {args.videos}", args.videos is None),
+    ):
+        if not is_usual:
+            raise ConfigError("--via ros", got=option, expected="two nodes alone", fix="--via process")
+
+
+def _loader(args: argparse.Namespace) -> Callable[[], Policy] | None:
     from lightvla_ros.evaluation.policies import load_compared_policy, load_random_policy
     from lightvla_ros.evaluation.retention import Retention
 
+    if args.engine == _EXPERT:
+        return None
     if args.engine == _RANDOM:
         return partial(load_random_policy, _DEFAULT_ENGINE)
     retention = Retention.parse(args.retain)
@@ -129,31 +255,76 @@ def _loader(args: argparse.Namespace) -> Callable[[], Policy]:
     )
 
 
-def _report(args: argparse.Namespace, spec: PolicySpec, summary: Summary) -> dict[str, Any]:
-    """Return what a machine wants to know: the policy, what was asked, and how it went."""
-    asked = ("seed", "max_steps", "execution_horizon", "randomize", "wording", "swap_instructions", "retain")
+def _spec(load: Callable[[], Policy] | None) -> PolicySpec | None:
+    if load is None:
+        return None
+    policy = load()
+    policy.close()
+    return policy.spec
+
+
+def _settings(args: argparse.Namespace, evaluation: Evaluation, spec: PolicySpec | None) -> dict[str, Any]:
+    """Return what decides the results, the number of episodes aside."""
+    asked = ("seed", "randomize", "wording", "swap_instructions", "retain", "via", "delay_ms")
     return {
-        "policy": spec.name,
-        "backend": spec.backend,
+        "policy": _EXPERT if spec is None else spec.name,
+        "backend": "none" if spec is None else spec.backend,
+        "world": evaluation.world.name,
+        "render": evaluation.world.render,
+        "max_steps": evaluation.max_steps or evaluation.world.max_steps,
+        "execution_horizon": evaluation.horizon,
         **{name: getattr(args, name) for name in asked},
-        **asdict(summary),
-        "success": summary.success,
-        "num_visual_tokens": spec.num_visual_tokens,
     }
 
 
+def _report(
+    args: argparse.Namespace, evaluation: Evaluation, spec: PolicySpec | None, summary: Summary
+) -> dict[str, Any]:
+    """Return what a machine wants to know: the policy, what was asked, and how it went."""
+    return {
+        **_settings(args, evaluation, spec),
+        **asdict(summary),
+        "success": summary.success,
+        "num_visual_tokens": 0 if spec is None else spec.num_visual_tokens,
+    }
+
+
+def _brief(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:
+    """Return the episodes without what only --log keeps of every step."""
+    long = ("ages_ms", "stages_ms")
+    return [{name: value for name, value in asdict(result).items() if name not in long} for result in results]
+
+
 def _print_table(results: Sequence[EpisodeResult]) -> None:
+    from lightvla_ros.evaluation.summary import summarize
+
     groups: dict[str, list[EpisodeResult]] = defaultdict(list)
     for result in results:
         groups[result.instruction].append(result)
     for instruction, group in groups.items():
-        print(f"{sum(r.success for r in group):3d}/{len(group):<3d} {instruction}")
+        summary = summarize(group)
+        low, high = summary.interval
+        errors = f", {summary.errors} errors" if summary.errors else ""
+        judged = f"{summary.successes:3d}/{summary.episodes:<3d} [{low:4.0%}, {high:4.0%}]"
+        print(f"{judged} {summary.retained_mean:6.1f} tokens  {instruction}{errors}")
 
 
-def _sentence(spec: PolicySpec, summary: Summary) -> str:
+def _sentence(spec: PolicySpec | None, summary: Summary) -> str:
     low, high = summary.interval
-    return (
-        f"{spec.name} on {spec.backend}: success {summary.success:.0%} [{low:.0%}, {high:.0%}] over "
-        f"{summary.episodes} episodes, {summary.retained_mean:.1f} of {spec.num_visual_tokens} visual tokens "
-        f"retained ({summary.retained_min}..{summary.retained_max})"
-    )
+    name, tokens = ("expert", "") if spec is None else (f"{spec.name} on {spec.backend}", "")
+    if spec is not None and summary.retained_max:
+        tokens = (
+            f", {summary.retained_mean:.1f} of {spec.num_visual_tokens} visual tokens retained "
+            f"({summary.retained_min}..{summary.retained_max})"
+        )
+    lines = [
+        f"{name}: success {summary.success:.0%} [{low:.0%}, {high:.0%}] over {summary.episodes} episodes"
+        f"{tokens}; {summary.errors} errors",
+        f"actions at {summary.effective_control_hz:.1f} Hz of the world's time, "
+        f"{summary.stale_action_ratio:.1%} of steps without one",
+    ]
+    if summary.action_age is not None:
+        age = summary.action_age
+        lines.append(f"action age p50 {age.p50_ms:.0f}, p95 {age.p95_ms:.0f} ms from its observation")
+    lines += [f"{stage:>12} p50 {t.p50_ms:.2f}, p95 {t.p95_ms:.2f} ms" for stage, t in summary.stages.items()]
+    return "\n".join(lines)

@@ -1,120 +1,177 @@
-"""A policy's closed-loop success in the tabletop world, episodes in parallel."""
+"""A policy's closed-loop success in a simulated world, episodes in parallel."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
 
 from lightvla_ros.core.errors import ConfigError
+from lightvla_ros.core.output_config import ScheduleConfig
 from lightvla_ros.core.policy import Policy
-from lightvla_ros.evaluation.rollout import EpisodeResult, run_episode
+from lightvla_ros.evaluation.episode_video import EpisodeVideo
+from lightvla_ros.evaluation.expert_policy import ExpertPolicy
+from lightvla_ros.evaluation.rollout import EpisodeResult, Task, run_delayed_episode, run_episode
 from lightvla_ros.sim.episode_pool import run_episodes
-from lightvla_ros.sim.instructions import GOALS, wording
-from lightvla_ros.sim.tabletop import Tabletop
+from lightvla_ros.sim.ray_pool import RayCluster
+from lightvla_ros.sim.worlds import WorldConfig
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What to evaluate, and how.
 
     Attributes:
-        load: makes the policy in each process, so it must be picklable where there are several.
-        episodes: how many; episode i has seed + i and the world's instructions by turns.
+        load: makes the policy in each process, so it must be picklable where there are several; None is the
+            world's scripted expert.
+        episodes: how many; the world's instructions come by turns.
+        world: where. The tabletop resets episode i with seed + i; LIBERO takes initial state `seed` for
+            every task, then the next one.
         seed: of the first episode.
-        max_steps: control steps after which an episode has failed.
-        execution_horizon: steps of a chunk executed per inference.
-        randomize: how much the scene changes from episode to episode, 0 to 1; see `Tabletop`.
-        vary_wording: tell the policy in other words than the standard sentence too.
+        max_steps: control steps after which an episode has failed; None: as many as the world's benchmark.
+        execution_horizon: steps of a chunk executed per inference; None: as many as the world's benchmark.
+        delay_s: None lets the world wait for inference. A number lets it go on, and each chunk take effect
+            so many seconds of the world's time after its observation.
+        schedule: with a delay, when inference starts and how chunks are joined; its horizon is
+            `execution_horizon`.
+        vary_wording: tell the tabletop's policy in other words than the standard sentence too.
         swap_instructions: tell it the world's next instruction instead, which is about another object: a
             policy that listens then fails what it is judged by.
+        videos: directory for videos of episodes that fail; None for none.
         workers: processes; 1 evaluates in this one.
+        cluster: runs the workers on Ray instead.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or the world has no other wordings.
     """
 
-    load: Callable[[], Policy]
+    load: Callable[[], Policy] | None
     episodes: int
+    world: WorldConfig = field(default_factory=WorldConfig)
     seed: int = 0
-    max_steps: int = 250
-    execution_horizon: int = 2
-    randomize: float = 0.0
+    max_steps: int | None = None
+    execution_horizon: int | None = None
+    delay_s: float | None = None
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     vary_wording: bool = False
     swap_instructions: bool = False
+    videos: Path | None = None
     workers: int = 1
+    cluster: RayCluster | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
         for name in ("episodes", "max_steps", "execution_horizon", "workers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"evaluation: {name}", got=getattr(self, name), expected="at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"evaluation: {name}", got=value, expected="at least 1")
+        if self.delay_s is not None and not 0.0 <= self.delay_s <= 60.0:
+            raise ConfigError("evaluation: delay_s", got=self.delay_s, expected="0 to 60 s")
+        if self.vary_wording and self.world.is_libero:
+            raise ConfigError("evaluation: vary_wording", got=self.world.name, expected="the tabletop")
 
-    def instruction(self, number: int) -> str:
-        """Return what the world asks for in an episode."""
-        return _INSTRUCTIONS[number % len(_INSTRUCTIONS)]
+    def task(self, number: int) -> Task:
+        """Return what an episode asks for."""
+        return Task(
+            number=number,
+            instruction=self._instruction(number),
+            told=self._told(number),
+            seed=self.world.seed(number, self.seed),
+            max_steps=self.max_steps or self.world.max_steps,
+        )
 
-    def told(self, number: int) -> str:
-        """Return what the policy is told in an episode."""
-        told = self.instruction(number + 1 if self.swap_instructions else number)
-        return wording(GOALS[told], self.seed + number) if self.vary_wording else told
+    @property
+    def horizon(self) -> int:
+        """Steps of a chunk executed per inference."""
+        return self.execution_horizon or self.world.execution_horizon
+
+    def _instruction(self, number: int) -> str:
+        return self._instructions[number % len(self._instructions)]
+
+    def _told(self, number: int) -> str:
+        told = self._instruction(number + 1 if self.swap_instructions else number)
+        return self.world.sentence(told, seed=self.seed + number if self.vary_wording else None)
+
+    @cached_property
+    def _instructions(self) -> tuple[str, ...]:
+        return self.world.instructions()
 
 
-_INSTRUCTIONS = tuple(GOALS)
+def evaluate(evaluation: Evaluation, numbers: Iterable[int] | None = None) -> Iterator[EpisodeResult]:
+    """Run episodes, yielding each as it ends; with several processes in any order.
 
+    What goes wrong in an episode, be it the world, the policy or its process, becomes the `error` of its
+    result; the others go on.
 
-def evaluate(evaluation: Evaluation) -> Iterator[EpisodeResult]:
-    """Run the episodes, yielding each as it ends; with several processes in any order.
+    Args:
+        evaluation: what to evaluate.
+        numbers: which of its episodes; None is all of them.
 
     Raises:
-        LightVlaError: the policy cannot be loaded, or fails.
+        LightVlaError: the policy cannot be loaded, or the world not be made.
     """
-    if evaluation.workers == 1:
-        policy, world = evaluation.load(), Tabletop(randomize=evaluation.randomize)
+    numbers = range(evaluation.episodes) if numbers is None else numbers
+
+    def lost(number: int, why: str) -> EpisodeResult:
+        return evaluation.task(number).failed(why)
+
+    make = partial(_Evaluator, evaluation)
+    if evaluation.cluster is not None:
+        yield from evaluation.cluster.run_episodes(make, numbers, workers=evaluation.workers, lost=lost)
+    else:
+        yield from run_episodes(make, numbers, workers=evaluation.workers, lost=lost)
+
+
+class _Evaluator:
+    """`EpisodeRunner` of an evaluation: a policy and a world."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self._evaluation = evaluation
+        self._world = evaluation.world.make()
+        self._policy = self._load()
+
+    def run(self, number: int) -> EpisodeResult:
+        task = self._evaluation.task(number)
         try:
-            for number in range(evaluation.episodes):
-                yield _episode(evaluation, policy, world, number)
-        finally:
-            world.close()
-            policy.close()
-        return
-    yield from run_episodes(
-        _Worker.run,
-        evaluation.episodes,
-        workers=evaluation.workers,
-        set_up=_Worker.start,
-        arguments=(evaluation,),
-    )
+            return self._run(task)
+        except Exception as error:  # noqa: BLE001  # of one episode, of whatever kind; the others go on
+            # Whatever state it left the world in.
+            self._world.close()
+            self._world = self._evaluation.world.make()
+            if self._evaluation.load is None:
+                self._policy = self._load()
+            return task.failed("".join(traceback.format_exception(error)))
 
+    def close(self) -> None:
+        self._world.close()
+        self._policy.close()
 
-class _Worker:
-    """What a process of the pool keeps from episode to episode."""
+    def _load(self) -> Policy:
+        load = self._evaluation.load
+        return ExpertPolicy(self._evaluation.world.make_expert(), self._world) if load is None else load()
 
-    evaluation: ClassVar[Evaluation]
-
-    @classmethod
-    def start(cls, evaluation: Evaluation) -> None:
-        cls.evaluation = evaluation
-
-    @classmethod
-    def run(cls, number: int) -> EpisodeResult:
-        return _episode(cls.evaluation, *cls._parts(), number)
-
-    @classmethod
-    @functools.cache
-    def _parts(cls) -> tuple[Policy, Tabletop]:
-        # Not in `start`, which must not fail.
-        return cls.evaluation.load(), Tabletop(randomize=cls.evaluation.randomize)
-
-
-def _episode(evaluation: Evaluation, policy: Policy, world: Tabletop, number: int) -> EpisodeResult:
-    return run_episode(
-        policy,
-        world,
-        instruction=evaluation.instruction(number),
-        told=evaluation.told(number),
-        seed=evaluation.seed + number,
-        max_steps=evaluation.max_steps,
-        execution_horizon=evaluation.execution_horizon,
-    )
+    def _run(self, task: Task) -> EpisodeResult:
+        evaluation = self._evaluation
+        video = None if evaluation.videos is None else EpisodeVideo(evaluation.videos, task)
+        if evaluation.delay_s is None:
+            result = run_episode(
+                self._policy,
+                self._world,
+                task,
+                execution_horizon=evaluation.horizon,
+                on_inference=video,
+            )
+        else:
+            result = run_delayed_episode(
+                self._policy,
+                self._world,
+                task,
+                delay_s=evaluation.delay_s,
+                schedule=replace(evaluation.schedule, execution_horizon=evaluation.horizon),
+                on_inference=video,
+            )
+        if video is not None:
+            video.close(keep=not result.success)
+        return result

@@ -5,37 +5,32 @@ Either way the states are not only those of a faultless run, so that recovery is
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightvla_ros.core.policy import Policy
+from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.preprocess import resize
 from lightvla_ros.learn.dagger import Dagger, MixedDriver
 from lightvla_ros.learn.demonstrations import DemonstrationMeta, Episode, write_episode, write_meta
 from lightvla_ros.sim.episode_pool import run_episodes
-from lightvla_ros.sim.expert import TabletopExpert
-from lightvla_ros.sim.instructions import GOALS, WORDINGS, wording
-from lightvla_ros.sim.tabletop import CONTROL_PERIOD_S, Tabletop
-from lightvla_ros.sim.tabletop_scene import CAMERAS
-from lightvla_ros.sim.world import ACTION_NAMES, WorldState
+from lightvla_ros.sim.world import ACTION_NAMES, CAMERAS, CONTROL_PERIOD_S, World, WorldState
+from lightvla_ros.sim.worlds import Expert, WorldConfig
 
 # The executed action [7] at a state, given what the expert would do; world units.
 Driver = Callable[[WorldState, NDArray[np.float64]], NDArray[np.float64]]
 
 RECIPE_FILE = "collection.json"
-RENDER_SIZE = 256
 PROPRIO_DIM = 8
-_MAX_STEPS = 160
+# A scripted expert that takes longer is stuck.
+_TABLETOP_MAX_STEPS = 160
 # Kept after success, so that chunks that begin near the end are whole and show the retreat.
 _STEPS_AFTER_SUCCESS = 10
-_INSTRUCTIONS = tuple(WORDINGS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +40,11 @@ class Collection:
     Attributes:
         directory: where to.
         episodes: how many to attempt.
-        seed: of the first episode; episode i has seed + i.
+        seed: of the first episode; see `WorldConfig.seed`.
         image_size: pixels of the stored images.
         workers: processes.
-        randomize: how much the scene changes from episode to episode, 0 to 1; see `Tabletop`.
-        vary_wording: ask in other words than the standard sentence too.
+        world: where.
+        vary_wording: ask on the tabletop in other words than the standard sentence too.
         dagger: lets a policy drive and keeps all episodes; None lets the disturbed expert drive and drops
             the episodes it fails.
     """
@@ -59,16 +54,22 @@ class Collection:
     seed: int
     image_size: int
     workers: int
-    randomize: float = 0.0
+    world: WorldConfig = field(default_factory=WorldConfig)
     vary_wording: bool = False
     dagger: Dagger | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what the world does not have."""
+        if self.vary_wording and self.world.is_libero:
+            raise ConfigError("wording", got="varied", expected="standard: LIBERO has one sentence a task")
 
     def recipe(self) -> dict[str, object]:
         """Return what the episodes were made from, for the record beside them."""
         return {
+            "world": self.world.name,
             "seed": self.seed,
             "episodes": self.episodes,
-            "randomize": self.randomize,
+            "randomize": self.world.randomize,
             "vary_wording": self.vary_wording,
             "policy": None if self.dagger is None else self.dagger.name,
             "beta": 1.0 if self.dagger is None else self.dagger.beta,
@@ -141,37 +142,46 @@ def model_action(action: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def demonstrate(
-    world: Tabletop, drive: Driver, *, instruction: str, seed: int, image_size: int
+    world: World,
+    expert: Expert,
+    drive: Driver,
+    *,
+    instruction: str,
+    seed: int,
+    image_size: int,
+    max_steps: int,
 ) -> tuple[Episode, bool]:
     """Run one episode; return what the expert would have done at each state, and whether it succeeded.
 
     Args:
         world: where.
+        expert: knows what to do there.
         drive: chooses what is executed, which need not be what the expert would do.
-        instruction: any wording of the goal.
+        instruction: of the world, any wording.
         seed: of the world's reset.
         image_size: pixels of the stored images.
+        max_steps: control steps after which it is given up.
+
+    Returns:
+        The episode, its instruction not yet numbered, and whether the world was satisfied at its end.
     """
-    expert = TabletopExpert()
     state = world.reset(instruction=instruction, seed=seed)
     expert.reset(world)
     images, proprio, actions = [], [], []
     succeeded_at: int | None = None
-    for step in range(_MAX_STEPS):
+    for step in range(max_steps):
         action = expert.act(world)
         images.append(_small_images(state, image_size))
         proprio.append(state.proprio.astype(np.float32))
         actions.append(model_action(action))
-        state = world.step(drive(state, action))
+        world.step(drive(state, action))
+        state = world.observe()
         if succeeded_at is None and world.is_success():
             succeeded_at = step
         if succeeded_at is not None and step >= succeeded_at + _STEPS_AFTER_SUCCESS:
             break
     episode = Episode(
-        images=np.stack(images),
-        proprio=np.stack(proprio),
-        actions=np.stack(actions),
-        instruction_index=_INSTRUCTIONS.index(instruction),
+        images=np.stack(images), proprio=np.stack(proprio), actions=np.stack(actions), instruction_index=0
     )
     return episode, world.is_success()
 
@@ -182,27 +192,23 @@ def collect(collection: Collection) -> Iterator[Attempt]:
     Raises:
         ConfigError: the directory already holds demonstrations, or rendering does not work.
     """
-    write_meta(collection.directory, tabletop_meta(collection.image_size))
+    meta = demonstration_meta(collection.world, collection.image_size)
+    write_meta(collection.directory, meta)
     (collection.directory / RECIPE_FILE).write_text(json.dumps(collection.recipe(), indent=2) + "\n")
-    yield from run_episodes(
-        _Worker.attempt,
-        collection.episodes,
-        workers=collection.workers,
-        set_up=_Worker.start,
-        arguments=(collection,),
-    )
+    make = partial(_Demonstrator, collection, meta)
+    yield from run_episodes(make, range(collection.episodes), workers=collection.workers)
 
 
-def tabletop_meta(image_size: int) -> DemonstrationMeta:
-    """Return what all tabletop demonstrations of an image size share."""
+def demonstration_meta(world: WorldConfig, image_size: int) -> DemonstrationMeta:
+    """Return what all demonstrations in a world share."""
     return DemonstrationMeta(
-        world="tabletop",
+        world=world.name,
         cameras=CAMERAS,
         image_size=image_size,
         action_names=ACTION_NAMES,
         proprio_dim=PROPRIO_DIM,
         step_period_s=CONTROL_PERIOD_S,
-        instructions=_INSTRUCTIONS,
+        instructions=world.sentences(),
     )
 
 
@@ -210,51 +216,46 @@ def _small_images(state: WorldState, image_size: int) -> NDArray[np.uint8]:
     return np.stack([resize(state.images[camera], image_size, jpeg=False) for camera in CAMERAS])
 
 
-class _Worker:
-    """What a process keeps from episode to episode."""
+class _Demonstrator:
+    """`EpisodeRunner` of attempts: a world, its expert and, for DAgger, a policy."""
 
-    collection: ClassVar[Collection]
+    def __init__(self, collection: Collection, meta: DemonstrationMeta) -> None:
+        self._collection = collection
+        self._meta = meta
+        self._world = collection.world.make()
+        self._expert = collection.world.make_expert()
+        self._policy = None if collection.dagger is None else collection.dagger.load()
 
-    @classmethod
-    def start(cls, collection: Collection) -> None:
-        cls.collection = collection
+    def run(self, number: int) -> Attempt:
+        collection, world = self._collection, self._collection.world
+        seed = collection.seed + number
+        instruction = world.instructions()[number % len(world.instructions())]
+        told = world.sentence(instruction, seed=seed if collection.vary_wording else None)
+        # What is asked of LIBERO is a task's key, which is no wording of it.
+        episode, success = demonstrate(
+            self._world,
+            self._expert,
+            self._driver(told, np.random.default_rng([seed, 1])),
+            instruction=instruction if world.is_libero else told,
+            seed=world.seed(number, collection.seed),
+            image_size=collection.image_size,
+            max_steps=world.max_steps if world.is_libero else _TABLETOP_MAX_STEPS,
+        )
+        # What the expert fails is no demonstration; where a policy fails, its labels are worth most.
+        kept = success or self._policy is not None
+        if kept:
+            numbered = replace(episode, instruction_index=self._meta.instructions.index(told))
+            write_episode(collection.directory, number, numbered)
+        return Attempt(number=number, success=success, kept=kept, steps=len(episode.actions))
 
-    @classmethod
-    def attempt(cls, number: int) -> Attempt:
-        return _attempt(cls.collection, *cls._parts(), number)
+    def close(self) -> None:
+        self._world.close()
+        if self._policy is not None:
+            self._policy.close()
 
-    @classmethod
-    @functools.cache
-    def _parts(cls) -> tuple[Tabletop, Policy | None]:
-        # Not in `start`, which must not fail.
-        dagger = cls.collection.dagger
-        world = Tabletop(image_size=RENDER_SIZE, randomize=cls.collection.randomize)
-        return world, None if dagger is None else dagger.load()
-
-
-def _attempt(collection: Collection, world: Tabletop, policy: Policy | None, number: int) -> Attempt:
-    seed = collection.seed + number
-    goal = tuple(GOALS.values())[number % len(GOALS)]
-    instruction = wording(goal, seed) if collection.vary_wording else goal.instruction
-    rng = np.random.default_rng([seed, 1])
-    episode, success = demonstrate(
-        world,
-        _driver(collection.dagger, policy, instruction, rng),
-        instruction=instruction,
-        seed=seed,
-        image_size=collection.image_size,
-    )
-    # What the expert fails is no demonstration; where the policy fails, the expert's labels are worth most.
-    kept = success or policy is not None
-    if kept:
-        write_episode(collection.directory, number, episode)
-    return Attempt(number=number, success=success, kept=kept, steps=len(episode.actions))
-
-
-def _driver(
-    dagger: Dagger | None, policy: Policy | None, instruction: str, rng: np.random.Generator
-) -> Driver:
-    if dagger is not None and policy is not None:
-        return MixedDriver(policy, dagger, instruction=instruction, rng=rng)
-    disturb = Disturbance(rng)
-    return lambda _, action: disturb(action)
+    def _driver(self, told: str, rng: np.random.Generator) -> Driver:
+        dagger = self._collection.dagger
+        if dagger is not None and self._policy is not None:
+            return MixedDriver(self._policy, dagger, instruction=told, rng=rng)
+        disturb = Disturbance(rng)
+        return lambda _, action: disturb(action)

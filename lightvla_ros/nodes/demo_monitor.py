@@ -18,7 +18,7 @@ from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 CAMERAS = ("third_person", "wrist")
 POLICY_NODE = "lightvla_policy"
+# Small and not to be missed, however busy this thread is.
+MASKS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Stamps kept while their masks are awaited: two seconds of a 20 Hz camera.
 KEPT_STAMPS = 40
 
@@ -89,6 +91,7 @@ class DemoMonitor(Node):
         diagnostics: newest key -> value of the policy node.
         chunks, commands: rates of the policy's two topics while it acts.
         retained: retained tokens of every frame seen.
+        stamps_ns: the frames' stamps.
         num_visual_tokens: tokens before pruning; 0 before the first frame.
     """
 
@@ -99,6 +102,7 @@ class DemoMonitor(Node):
         self.chunks = WatchedRate()
         self.commands = WatchedRate()
         self.retained: list[int] = []
+        self.stamps_ns: list[int] = []
         self.num_visual_tokens = 0
         self.is_acting = False
         self._on_frame = on_frame
@@ -135,7 +139,7 @@ class DemoMonitor(Node):
         return "" if response is None else str(response.current_state.label)
 
     def start_episode(self, instruction: str, seed: int, timeout_s: float = 15.0) -> None:
-        """Reset the world to a task and tell the policy.
+        """Reset the world to a task; the policy has to be told by `instruct`.
 
         Raises:
             LightVlaError: the world refuses or does not answer.
@@ -157,6 +161,9 @@ class DemoMonitor(Node):
                 expected=f"an answer of {SIM_NODE_NAME} within {timeout_s:g} s",
             )
         self.status = json.loads(reset.message)
+
+    def instruct(self, instruction: str) -> None:
+        """Tell the policy what to do."""
         self.is_acting = True
         self._instruction.publish(String(data=instruction))
 
@@ -190,7 +197,7 @@ class DemoMonitor(Node):
             self._complete(_stamp_ns(message))
 
         self.create_subscription(Image, f"/camera/{camera}/image", on_image, qos_profile_sensor_data)
-        self.create_subscription(Image, f"/policy/retained_tokens/{camera}", on_mask, qos_profile_sensor_data)
+        self.create_subscription(Image, f"/policy/retained_tokens/{camera}", on_mask, MASKS)
 
     def _remember(
         self, frames: dict[int, dict[str, NDArray[Any]]], message: Image, camera: str, pixels: NDArray[Any]
@@ -207,6 +214,7 @@ class DemoMonitor(Node):
         frame = MaskedFrame(images=self._images.get(stamp_ns, {}), keep_masks=masks)
         del self._masks[stamp_ns]
         self.retained.append(frame.num_retained)
+        self.stamps_ns.append(stamp_ns)
         self.num_visual_tokens = frame.num_visual_tokens
         if self.is_acting and len(frame.images) == len(CAMERAS):
             self._on_frame(frame)

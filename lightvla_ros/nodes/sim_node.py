@@ -1,4 +1,4 @@
-"""The node `tabletop_sim`: a simulated world in real time on the robot's topics."""
+"""The node `lightvla_sim`: a simulated world on the robot's topics, in real time or in lockstep."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import rclpy
 from geometry_msgs.msg import TwistStamped
+from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -24,24 +26,33 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
 from lightvla_ros.core.errors import LightVlaError, SpecError
+from lightvla_ros.nodes.chunk_mailbox import ChunkMailbox, Repetition
 from lightvla_ros.nodes.sim_parameters import declare_parameters
 from lightvla_ros.nodes.world_publisher import WorldPublisher
 from lightvla_ros.sim.twist_command import TwistCommand
-from lightvla_ros.sim.world import World, WorldState
+from lightvla_ros.sim.world import World
+from lightvla_ros.sim.worlds import WorldConfig
 
-SIM_NODE_NAME = "tabletop_sim"
+SIM_NODE_NAME = "lightvla_sim"
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-RESET_TIMEOUT_S = 10.0
+# LIBERO makes a new simulation for each task.
+RESET_TIMEOUT_S = 60.0
+# How long a world in lockstep waits for a chunk before it looks whether something else is to be done.
+_LOOK_ROUND_S = 0.05
+# When an observation that no chunk answers is published again. After a reset and an instruction, whoever is
+# to answer may not have been listening yet; later it was lost on the way, or inference is that slow.
+_SHOW_AGAIN_S, _SHOW_LOST_AGAIN_S = 0.2, 10.0
 
 
 @dataclass(slots=True)
 class _Episode:
-    """What `~/status` tells; `success` stays true once the goal was reached."""
+    """What `~/status` tells; `success` stays true once the goal was reached, in step `success_step`."""
 
     episode: int = 0
     seed: int = 0
     instruction: str = ""
     success: bool = False
+    success_step: int | None = None
     step: int = 0
     overruns: int = 0
     errors: int = 0
@@ -71,15 +82,30 @@ class SimNode(Node):
     Rendering contexts belong to one thread, so callbacks (another thread) only leave messages in
     mailboxes and `run` picks them up between steps.
 
+    In real time the world goes on whatever the policy does, and obeys `policy/command`. In lockstep it
+    stands still, its clock with it, until the chunk that answers its observation has come, and then takes
+    the chunk's first `lockstep` steps.
+
     Args:
-        make_world: builds the world from the image size in pixels.
+        make_world: builds the world.
         context: of ROS; the default one when None.
+
+    Raises:
+        LightVlaError: the world cannot be made.
     """
 
-    def __init__(self, make_world: Callable[[int], World], *, context: Context | None = None) -> None:
+    def __init__(
+        self, make_world: Callable[[WorldConfig], World] = WorldConfig.make, *, context: Context | None = None
+    ) -> None:
         super().__init__(SIM_NODE_NAME, context=context)
         declare_parameters(self)
-        self.world = make_world(self._value("image_size"))
+        self.world = make_world(
+            WorldConfig(
+                name=self._value("world"), image_size=self._value("image_size"), render=self._value("render")
+            )
+        )
+        self._lockstep = int(self._value("lockstep"))
+        self._max_steps = int(self._value("max_steps"))
         self._command = TwistCommand(
             control_period_s=self.world.control_period_s, timeout_s=self._value("command_timeout_s")
         )
@@ -92,9 +118,11 @@ class SimNode(Node):
 
         self._world_publisher = WorldPublisher(self, joint_names=self.world.joint_names)
         self._status_publisher = self.create_publisher(String, "~/status", LATCHED)
-        self._clock_publisher = (
-            self.create_publisher(Clock, "/clock", 1) if self._value("publish_clock") else None
-        )
+        publishes_clock = self._value("publish_clock") or self._lockstep
+        self._clock_publisher = self.create_publisher(Clock, "/clock", 1) if publishes_clock else None
+        self._chunks = ChunkMailbox(self)
+        self._show = Repetition(self._show_anew)
+        self._shown_ns: set[int] = set()
         self.create_subscription(TwistStamped, "policy/command", self._on_twist, 1)
         self.create_subscription(Float64, "policy/gripper", self._on_gripper, 10)
         self.create_subscription(String, "instruction", self._on_instruction, LATCHED)
@@ -102,25 +130,77 @@ class SimNode(Node):
         self.add_on_set_parameters_callback(self._check_parameters)
 
     def run(self) -> None:
-        """Step the world at its control rate until ROS shuts down."""
-        period_ns = round(self.world.control_period_s * 1e9 / self._value("real_time_factor"))
+        """Run the world until ROS shuts down."""
         self._reset_world()
+        if self._lockstep:
+            self._run_in_lockstep()
+        else:
+            self._run_in_real_time()
+
+    def _run_in_real_time(self) -> None:
+        period_ns = round(self.world.control_period_s * 1e9 / self._value("real_time_factor"))
         deadline_ns = time.monotonic_ns()
         while self.context.ok():
             deadline_ns, lost = next_deadline(deadline_ns, period_ns, time.monotonic_ns())
             self._episode.overruns += lost
             time.sleep(max(0, deadline_ns - time.monotonic_ns()) / 1e9)
-            self._tick()
+            self._tick(self._step_in_real_time)
 
-    def _tick(self) -> None:
-        """One control step; whatever fails in the world is reported and the node lives on."""
+    def _run_in_lockstep(self) -> None:
+        while self.context.ok():
+            self._tick(self._step_in_lockstep)
+
+    def _step_in_real_time(self) -> None:
+        if not self._is_over:
+            self._act(self._command.action(time.monotonic_ns()))
+        self._publish()
+
+    def _step_in_lockstep(self) -> None:
+        if self._is_over:
+            time.sleep(_LOOK_ROUND_S)
+            return
+        self._show.tick(time.monotonic())
+        chunk = self._chunks.wait(self._shown_ns, _LOOK_ROUND_S)
+        if chunk is None:
+            return
+        for action in chunk[: self._lockstep]:
+            self._act(action)
+            if self._is_over:
+                break
+        self._shown_ns.clear()
+        self._show.restart(time.monotonic(), again_s=_SHOW_LOST_AGAIN_S)
+        if self._is_over:
+            self._publish_status()
+
+    def _show_anew(self) -> None:
+        # Nobody takes two images of the same stamp.
+        self._sim_time_ns += 1
+        self._shown_ns.add(self._sim_time_ns)
+        self._publish()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the world waits for a reset: out of steps, or in lockstep also after a success."""
+        episode = self._episode
+        return 0 < self._max_steps <= episode.step or bool(self._lockstep and episode.success)
+
+    def _act(self, action: NDArray[np.float64]) -> None:
+        """Take one control step and judge it."""
+        self.world.step(action)
+        episode = self._episode
+        episode.step += 1
+        self._sim_time_ns += round(self.world.control_period_s * 1e9)
+        if not episode.success and self.world.is_success():
+            episode.success, episode.success_step = True, episode.step
+
+    def _tick(self, step: Callable[[], None]) -> None:
+        """Do what is asked, then step; whatever fails in the world is reported and the node lives on."""
         try:
             request, self._reset_wanted = self._reset_wanted, None
             if request is not None:
                 self._serve_reset(request)
             self._follow_instruction()
-            state = self.world.step(self._command.action(time.monotonic_ns()))
-            self._publish(state)
+            step()
             self._is_failing = False
         except Exception as error:  # noqa: BLE001 - a simulation at fault must not take the graph down
             if not self.context.ok():
@@ -132,15 +212,17 @@ class SimNode(Node):
                 )
             self._is_failing = True
 
-    def _publish(self, state: WorldState) -> None:
-        self._episode.step += 1
-        self._episode.success = self._episode.success or self.world.is_success()
-        self._sim_time_ns += round(self.world.control_period_s * 1e9)
+    def _publish(self) -> None:
+        """Publish the clock, then what is measured, then the episode's status."""
+        state = self.world.observe()
         stamp = self.get_clock().now()
         if self._clock_publisher is not None:
             stamp = Time(nanoseconds=self._sim_time_ns)
             self._clock_publisher.publish(Clock(clock=stamp.to_msg()))
         self._world_publisher.publish(state, stamp.to_msg())
+        self._publish_status()
+
+    def _publish_status(self) -> None:
         self._status_publisher.publish(String(data=self._status_json()))
 
     def _status_json(self) -> str:
@@ -166,20 +248,29 @@ class SimNode(Node):
             overruns=self._episode.overruns,
             errors=self._episode.errors,
         )
+        # Two episodes' observations are a step apart too.
+        self._sim_time_ns += round(self.world.control_period_s * 1e9)
+        self._shown_ns.clear()
+        self._show.restart(time.monotonic(), again_s=_SHOW_AGAIN_S)
         self.set_parameters([Parameter("seed", value=seed + 1)])
         self.get_logger().info(f"episode {self._episode.episode}, seed {seed}: {self.world.instruction!r}")
 
     def _follow_instruction(self) -> None:
         goal, self._goal_wanted = self._goal_wanted, None
-        if goal is None or goal == self.world.instruction:
+        if goal is None:
             return
+        self._show.restart(time.monotonic(), again_s=_SHOW_AGAIN_S)
+        if goal == self.world.instruction:
+            return
+        if goal in self.world.instructions():
+            self._heard_instruction = goal
         try:
             self.world.set_goal(goal)
         except LightVlaError as error:
             self.get_logger().warning(f"the success test keeps {self.world.instruction!r}: {error}")
             return
         self._heard_instruction = self._episode.instruction = self.world.instruction
-        self._episode.success = False
+        self._episode.success, self._episode.success_step = False, None
 
     def _on_twist(self, message: TwistStamped) -> None:
         linear, angular = message.twist.linear, message.twist.angular
@@ -221,18 +312,11 @@ class SimNode(Node):
         return self.get_parameter(name).value
 
 
-def make_tabletop(image_size: int) -> World:
-    """Build the tabletop world with both cameras at `image_size` pixels."""
-    from lightvla_ros.sim.tabletop import Tabletop
-
-    return Tabletop(image_size=image_size)
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted."""
     rclpy.init(args=args)
     try:
-        node = SimNode(make_tabletop)
+        node = SimNode()
     except LightVlaError as error:
         sys.exit(f"sim_node: {error}")
     executor = SingleThreadedExecutor()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
+from lightvla_ros.sim.worlds import RENDERS, WORLDS
+
 
 def _between(lowest: float, highest: float) -> list[FloatingPointRange]:
     return [FloatingPointRange(from_value=lowest, to_value=highest)]
@@ -12,6 +14,39 @@ def _between(lowest: float, highest: float) -> list[FloatingPointRange]:
 
 # name -> default, and what the node tells about the parameter
 PARAMETERS: dict[str, tuple[object, ParameterDescriptor]] = {
+    "world": (
+        "tabletop",
+        ParameterDescriptor(
+            description="the simulated world",
+            additional_constraints=f"one of {', '.join(WORLDS)}; all but the first need LIBERO",
+            read_only=True,
+        ),
+    ),
+    "render": (
+        "exact",
+        ParameterDescriptor(
+            description="how LIBERO is drawn: exact as in its training data, fast with simplified meshes",
+            additional_constraints=f"one of {', '.join(RENDERS)}",
+            read_only=True,
+        ),
+    ),
+    "lockstep": (
+        0,
+        ParameterDescriptor(
+            description="steps of each action chunk taken in lockstep with the policy, which then must use "
+            "simulated time; 0: real time, by policy/command",
+            read_only=True,
+            integer_range=[IntegerRange(from_value=0, to_value=1000)],
+        ),
+    ),
+    "max_steps": (
+        0,
+        ParameterDescriptor(
+            description="control steps after which the world stands still until it is reset; 0: never",
+            read_only=True,
+            integer_range=[IntegerRange(from_value=0, to_value=2**31 - 1)],
+        ),
+    ),
     "image_size": (
         256,
         ParameterDescriptor(

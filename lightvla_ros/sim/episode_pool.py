@@ -1,59 +1,120 @@
-"""Episodes in parallel: processes that each keep a world, and end when the one that started them does."""
+"""Episodes in parallel: processes that keep what runs them, and end when the one that started them does."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from typing import Any, Protocol, TypeVar
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class EpisodeRunner(Protocol[R_co]):
+    """What a process keeps from episode to episode, such as a world and a policy."""
+
+    def run(self, number: int) -> R_co:
+        """Run one episode."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
 
 
 def run_episodes(
-    episode: Callable[[int], R],
-    episodes: int,
+    make_runner: Callable[[], EpisodeRunner[R]],
+    numbers: Iterable[int],
     *,
     workers: int,
-    set_up: Callable[..., None],
-    arguments: tuple[Any, ...],
+    lost: Callable[[int, str], R] | None = None,
 ) -> Iterator[R]:
-    """Run numbered episodes in processes, yielding results as they come.
+    """Run numbered episodes, yielding results as they come: in order with one worker, else in any order.
 
     Args:
-        episode: a function of a module, called with 0 .. episodes - 1.
-        episodes: how many.
-        workers: processes.
-        set_up: called once in each process before its first episode; must not fail, because the pool does
-            not tell why it did.
-        arguments: of `set_up`; must be picklable.
+        make_runner: called once in each process before its first episode; must be picklable where there
+            are several.
+        numbers: of the episodes, begun in this order.
+        workers: processes; 1 runs the episodes in this one.
+        lost: makes the result of an episode whose process ended, from its number and what is known; None
+            lets that end everything.
 
     Raises:
-        Exception: what an episode raised; the others are given up.
+        Exception: what `make_runner` or an episode raised; the others are given up.
     """
-    pool = ProcessPoolExecutor(
-        workers,
-        # Rendering contexts do not survive a fork.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start,
-        initargs=(set_up, arguments),
-    )
-    with pool:
-        running = [pool.submit(episode, number) for number in range(episodes)]
-        try:
-            for ended in as_completed(running):
-                yield ended.result()
-        finally:
+    if workers > 1:
+        yield from _run_in_processes(make_runner, numbers, workers, lost)
+        return
+    with closing(make_runner()) as runner:
+        for number in numbers:
+            yield runner.run(number)
+
+
+def _run_in_processes(
+    make_runner: Callable[[], EpisodeRunner[R]],
+    numbers: Iterable[int],
+    workers: int,
+    lost: Callable[[int, str], R] | None,
+) -> Iterator[R]:
+    # A pool of one process each: when one dies, it is known which episode it took along.
+    idle = [_Pool(make_runner) for _ in range(workers)]
+    running: dict[Future[R], tuple[_Pool, int]] = {}
+    waiting = iter(numbers)
+    try:
+        while True:
+            while idle and (number := next(waiting, None)) is not None:
+                pool = idle.pop()
+                running[pool.submit(_run, number)] = pool, number
+            if not running:
+                return
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                pool, number = running.pop(ended)
+                try:
+                    result = ended.result()
+                except BrokenProcessPool as error:
+                    if lost is None:
+                        raise
+                    pool.shutdown()
+                    pool = _Pool(make_runner)
+                    result = lost(number, f"its process ended: {error}")
+                idle.append(pool)
+                yield result
+    finally:
+        for pool in [*idle, *(pool for pool, _ in running.values())]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _start(set_up: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+class _Pool(ProcessPoolExecutor):
+    def __init__(self, make_runner: Callable[[], EpisodeRunner[Any]]) -> None:
+        # Rendering contexts do not survive a fork.
+        spawn = multiprocessing.get_context("spawn")
+        super().__init__(1, mp_context=spawn, initializer=_start, initargs=(make_runner,))
+
+
+class _Process:
+    """What one process of a pool keeps."""
+
+    make_runner: Callable[[], EpisodeRunner[Any]]
+    runner: EpisodeRunner[Any] | None = None
+
+
+def _start(make_runner: Callable[[], EpisodeRunner[Any]]) -> None:
     # One rendering thread each, as the processes already fill the cores.
     os.environ.setdefault("LP_NUM_THREADS", "1")
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    set_up(*arguments)
+    # Not made here: a pool does not tell why this function failed.
+    _Process.make_runner = make_runner
+
+
+def _run(number: int) -> Any:
+    if _Process.runner is None:
+        _Process.runner = _Process.make_runner()
+    return _Process.runner.run(number)
 
 
 def _end_with_parent() -> None:

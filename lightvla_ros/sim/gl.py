@@ -42,8 +42,13 @@ os.environ["MUJOCO_GL"] = choose_backend()
 import mujoco  # noqa: E402  (see the module's docstring)
 
 
-def create_renderer(model: mujoco.MjModel, image_size: int) -> mujoco.Renderer:
-    """Create an off-screen renderer of square images, without shadows and reflections.
+def create_renderer(model: mujoco.MjModel, image_size: int, *, effects: bool = False) -> mujoco.Renderer:
+    """Create an off-screen renderer of square images.
+
+    Args:
+        model: what it draws.
+        image_size: pixels, height and width.
+        effects: whether it draws shadows and reflections.
 
     Raises:
         ConfigError: no graphics backend works here.
@@ -57,8 +62,8 @@ def create_renderer(model: mujoco.MjModel, image_size: int) -> mujoco.Renderer:
         raise ConfigError(
             "rendering", got=f"MUJOCO_GL={backend}: {error}", expected="a working backend", fix=_FIX
         ) from error
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = effects
+    renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = effects
     return renderer
 
 

@@ -23,9 +23,14 @@ from lightvla_ros.sim.tabletop_scene import (
     TARGETS,
     build_model,
 )
-from lightvla_ros.sim.world import ROTATION_SCALE_RAD, TRANSLATION_SCALE_M, WorldState, checked_action
+from lightvla_ros.sim.world import (
+    CONTROL_PERIOD_S,
+    ROTATION_SCALE_RAD,
+    TRANSLATION_SCALE_M,
+    WorldState,
+    checked_action,
+)
 
-CONTROL_PERIOD_S = 0.05
 _CONTROLLER_UPDATES = 5
 _PHYSICS_STEPS_PER_UPDATE = round(CONTROL_PERIOD_S / PHYSICS_STEP_S / _CONTROLLER_UPDATES)
 _SETTLE_STEPS = 80
@@ -128,7 +133,7 @@ class Tabletop:
         mujoco.mj_forward(self._model, self._data)
         return self.observe()
 
-    def step(self, action: NDArray[np.float64]) -> WorldState:
+    def step(self, action: NDArray[np.float64]) -> None:
         """Act for one control period; see `World.step`.
 
         Raises:
@@ -144,7 +149,6 @@ class Tabletop:
             self._data.ctrl[: len(ARM_JOINTS)] = self._controller.joint_targets(fraction)
             mujoco.mj_step(self._model, self._data, _PHYSICS_STEPS_PER_UPDATE)
         mujoco.mj_forward(self._model, self._data)
-        return self.observe()
 
     def observe(self) -> WorldState:
         """Measure and render the present state."""

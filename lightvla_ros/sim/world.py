@@ -12,6 +12,9 @@ from lightvla_ros.core.errors import SpecError
 from lightvla_ros.core.rotation import quaternion_to_axis_angle
 
 ACTION_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+# What every world's cameras are called.
+CAMERAS = ("third_person", "wrist")
+CONTROL_PERIOD_S = 0.05
 TRANSLATION_SCALE_M = 0.05
 ROTATION_SCALE_RAD = 0.5
 
@@ -75,8 +78,8 @@ class World(Protocol):
         """
         ...
 
-    def step(self, action: NDArray[np.float64]) -> WorldState:
-        """Act for one control period.
+    def step(self, action: NDArray[np.float64]) -> None:
+        """Act for one control period; what it led to is measured by `observe`, and only rendered there.
 
         Args:
             action: [7], each in [-1, 1] (clipped): translation in units of 0.05 m, rotation vector

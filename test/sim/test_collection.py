@@ -14,6 +14,7 @@ from lightvla_ros.learn.dagger import Dagger
 from lightvla_ros.learn.demonstrations import load_demonstrations
 from lightvla_ros.sim.instructions import GOALS, WORDINGS
 from lightvla_ros.sim.world import ACTION_NAMES
+from lightvla_ros.sim.worlds import WorldConfig
 
 
 class StandsStill:
@@ -80,7 +81,7 @@ def test_collected_wordings_vary_and_their_goals_do_not(tmp_path: Path) -> None:
         seed=40,
         image_size=56,
         workers=1,
-        randomize=1.0,
+        world=WorldConfig(randomize=1.0),
         vary_wording=True,
     )
     kept = sorted(attempt.number for attempt in collect(request) if attempt.kept)

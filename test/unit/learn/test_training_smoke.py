@@ -15,13 +15,15 @@ from lightvla_ros.app import load_policy
 from lightvla_ros.cli import main
 from lightvla_ros.core.policy import Policy
 from lightvla_ros.evaluation.random_policy import RandomPolicy
-from lightvla_ros.evaluation.rollout import EpisodeResult, run_episode
+from lightvla_ros.evaluation.rollout import EpisodeResult, Task, run_episode
 from lightvla_ros.learn.batches import action_statistics
-from lightvla_ros.learn.collection import Disturbance, demonstrate, tabletop_meta
+from lightvla_ros.learn.collection import Disturbance, demonstrate, demonstration_meta
 from lightvla_ros.learn.demonstrations import load_demonstrations, write_episode, write_meta
 from lightvla_ros.learn.mini import initialize, mini_config, policy_section, tokenizer_json, vocabulary
 from lightvla_ros.model import LightVla, VisionTowerConfig, save_checkpoint
+from lightvla_ros.sim.expert import TabletopExpert
 from lightvla_ros.sim.tabletop import Tabletop
+from lightvla_ros.sim.worlds import WorldConfig
 
 SCENES = (3, 4)
 HORIZONS = (2, 4, 8)
@@ -56,9 +58,8 @@ def test_demonstrations_become_a_pruned_policy_whose_error_falls(tmp_path: Path,
     assert pruned[-1]["loss"] < unpruned[0]["loss"]
     assert all(r["retained_mean"] < 128 for r in pruned)
     instruction = world.instructions()[0]
-    episode = run_episode(
-        load_policy(run / "pruned"), world, instruction=instruction, seed=1, max_steps=8, execution_horizon=4
-    )
+    task = Task(instruction=instruction, told=instruction, seed=1, max_steps=8)
+    episode = run_episode(load_policy(run / "pruned"), world, task, execution_horizon=4)
     assert len(episode.retained) == 2 and max(episode.retained) < 128
 
 
@@ -83,13 +84,12 @@ def test_a_small_policy_learns_to_succeed_where_it_was_shown(tmp_path: Path, wor
 
 def episodes_of(policy: Policy, world: Tabletop) -> list[EpisodeResult]:
     """Act in the two scenes, with chunks executed to different lengths."""
+    instruction = world.instructions()[0]
     return [
         run_episode(
             policy,
             world,
-            instruction=world.instructions()[0],
-            seed=scene,
-            max_steps=120,
+            Task(instruction=instruction, told=instruction, seed=scene, max_steps=120),
             execution_horizon=horizon,
         )
         for scene in SCENES
@@ -99,15 +99,17 @@ def episodes_of(policy: Policy, world: Tabletop) -> list[EpisodeResult]:
 
 def show_two_scenes(world: Tabletop, directory: Path) -> None:
     """Write twelve demonstrations, each disturbed in another way."""
-    write_meta(directory, tabletop_meta(IMAGE_SIZE))
+    write_meta(directory, demonstration_meta(WorldConfig(), IMAGE_SIZE))
     for number in range(12):
         disturb = Disturbance(np.random.default_rng(number))
         episode, _ = demonstrate(
             world,
+            TabletopExpert(),
             lambda _, action, disturb=disturb: disturb(action),
             instruction=world.instructions()[0],
             seed=SCENES[number % 2],
             image_size=IMAGE_SIZE,
+            max_steps=160,
         )
         write_episode(directory, number, episode)
 

