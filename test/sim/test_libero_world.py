@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lightvla_ros.cli import main
 from lightvla_ros.core.errors import ConfigError, SpecError
+from lightvla_ros.learn.demonstrations import load_demonstrations
 from lightvla_ros.sim.libero.suites import MAX_STEPS, load_suite
 from lightvla_ros.sim.libero.world import LiberoWorld
 from lightvla_ros.sim.worlds import WorldConfig
@@ -135,3 +138,14 @@ def test_a_config_numbers_initial_states_task_by_task() -> None:
     config = WorldConfig(name="libero_object")
     assert [config.seed(number, 30) for number in (0, 9, 10, 25)] == [30, 30, 31, 32]
     assert (config.max_steps, config.execution_horizon) == (280, 8)
+
+
+def test_the_expert_demonstrates_what_a_policy_can_be_trained_on(tmp_path: Path) -> None:
+    out = tmp_path / "demos"
+    options = ["--suite", "libero_object", "--episodes", "1", "--seed", "4", "--workers", "1"]
+    assert main(["collect", *options, "--image-size", "56", "--out", str(out)]) == 0
+    demonstrations = load_demonstrations(out)
+    assert demonstrations.meta.world == "libero_object"
+    assert demonstrations.meta.instructions[0] == "pick up the alphabet soup and place it in the basket"
+    assert demonstrations.images.shape[1:] == (2, 56, 56, 3) and demonstrations.images.std() > 20
+    assert set(np.unique(demonstrations.actions[:, -1])) == {0.0, 1.0}
