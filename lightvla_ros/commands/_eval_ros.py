@@ -76,7 +76,7 @@ def evaluate_over_ros(
         "schedule.execution_horizon": evaluation.horizon,
         **_LOCKSTEP_POLICY,
     }
-    monitor = make_monitor(lambda _: None)
+    monitor = make_monitor(None)
     log_directory.mkdir(parents=True, exist_ok=True)
     modules = {SIM_MODULE: _ros_arguments(world), POLICY_MODULE: _ros_arguments(policy)}
     try:

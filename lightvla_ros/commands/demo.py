@@ -117,11 +117,11 @@ def _modules(engine: Path, args: argparse.Namespace) -> dict[str, list[str]]:
     return {SIM_MODULE: ["--ros-args", "-p", f"seed:={args.seed}"], POLICY_MODULE: ["--ros-args", *settings]}
 
 
-def make_monitor(on_frame: Callable[[MaskedFrame], None]) -> DemoMonitor:
+def make_monitor(on_frame: Callable[[MaskedFrame], None] | None) -> DemoMonitor:
     """Join the ROS graph as an observer.
 
     Args:
-        on_frame: takes what the policy retained of each pair of images.
+        on_frame: takes what the policy retained of each pair of images; None for who needs only counts.
 
     Raises:
         ConfigError: there is no ROS 2 for this Python.

@@ -86,6 +86,9 @@ class DemoMonitor(Node):
 
     Everything runs in the caller's thread: messages are taken in while one of the waiting methods runs.
 
+    Args:
+        on_frame: takes each pair of images with what was retained of it; None leaves the images unheard.
+
     Attributes:
         status: newest `~/status` of the world.
         diagnostics: newest key -> value of the policy node.
@@ -95,7 +98,7 @@ class DemoMonitor(Node):
         num_visual_tokens: tokens before pruning; 0 before the first frame.
     """
 
-    def __init__(self, on_frame: Callable[[MaskedFrame], None]) -> None:
+    def __init__(self, on_frame: Callable[[MaskedFrame], None] | None) -> None:
         super().__init__("lightvla_demo")
         self.status: dict[str, Any] = {}
         self.diagnostics: dict[str, str] = {}
@@ -196,7 +199,8 @@ class DemoMonitor(Node):
             self._remember(self._masks, message, camera, _pixels(message, 1)[..., 0] > 0)
             self._complete(_stamp_ns(message))
 
-        self.create_subscription(Image, f"/camera/{camera}/image", on_image, qos_profile_sensor_data)
+        if self._on_frame is not None:
+            self.create_subscription(Image, f"/camera/{camera}/image", on_image, qos_profile_sensor_data)
         self.create_subscription(Image, f"/policy/retained_tokens/{camera}", on_mask, MASKS)
 
     def _remember(
@@ -216,7 +220,7 @@ class DemoMonitor(Node):
         self.retained.append(frame.num_retained)
         self.stamps_ns.append(stamp_ns)
         self.num_visual_tokens = frame.num_visual_tokens
-        if self.is_acting and len(frame.images) == len(CAMERAS):
+        if self._on_frame is not None and self.is_acting and len(frame.images) == len(CAMERAS):
             self._on_frame(frame)
 
     def _on_status(self, message: String) -> None:

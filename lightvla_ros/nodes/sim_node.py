@@ -149,6 +149,8 @@ class SimNode(Node):
     def _run_in_lockstep(self) -> None:
         while self.context.ok():
             self._tick(self._step_in_lockstep)
+            if self._is_failing:
+                time.sleep(_LOOK_ROUND_S)
 
     def _step_in_real_time(self) -> None:
         if not self._is_over:
