@@ -6,16 +6,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _SMALLEST_SINE = 1e-8
-# x^2 + y^2 of a frame whose z axis is 60 degrees away from up; a gripper's is down.
-_POINTS_UP = 0.25
+# x^2 + y^2 of a frame whose z axis is 96 degrees away from up: a little below the horizontal, where an arm
+# that works with an upright frame may end.
+_POINTS_DOWN = 0.55
 
 
 def quaternion_to_axis_angle(quaternion: ArrayLike) -> NDArray[np.float64]:
     """Turn a unit quaternion into rotation axis times angle, the same for q and -q.
 
-    The sign is fixed by x >= 0, or w >= 0 where the frame's z axis points up. A gripper that points straight
-    down is at (1, 0, 0, 0), where the usual rule (w >= 0) would flip the vector at every tremor; with x it
-    can be turned and tilted far from there without a jump, as in LIBERO, whose quaternions are continuous.
+    The sign is fixed by x where the frame's z axis points down, by w elsewhere; if that is zero, by y or z.
+    A gripper that points straight down is at (1, 0, 0, 0), where the usual rule (w >= 0) would flip the
+    vector at every tremor; with x it turns by almost half a turn and tilts by 80 degrees without a jump, as
+    in LIBERO, whose quaternions are continuous.
 
     Args:
         quaternion: [4], x, y, z, w, unit length.
@@ -26,8 +28,8 @@ def quaternion_to_axis_angle(quaternion: ArrayLike) -> NDArray[np.float64]:
     Source: LIBERO's state vector (spec §8).
     """
     q = np.asarray(quaternion, dtype=np.float64)
-    leading = q[3] if q[0] ** 2 + q[1] ** 2 < _POINTS_UP else q[0]
-    q = -q if leading < 0.0 else q
+    first, second = (q[0], q[1]) if q[0] ** 2 + q[1] ** 2 > _POINTS_DOWN else (q[3], q[2])
+    q = q * np.sign(first if abs(first) > _SMALLEST_SINE else second)
     w = float(np.clip(q[3], -1.0, 1.0))
     sine = np.sqrt(1.0 - w * w)
     if sine < _SMALLEST_SINE:
