@@ -20,7 +20,7 @@ test-faults: .venv/.develop
 	scripts/run.sh pytest test/faults
 
 test-libero: .venv-libero/.libero
-	LIGHTVLA_VENV=.venv-libero scripts/run.sh pytest -m "libero or ray"
+	LIGHTVLA_VENV=.venv-libero scripts/run.sh pytest -m "libero or ray" test/sim/test_libero_*.py test/sim/test_closed_loop.py test/ros
 
 check: .venv/.develop
 	scripts/run.sh ruff check .

@@ -102,11 +102,11 @@ def test_objects_have_come_to_rest_when_an_episode_begins(world: LiberoWorld) ->
 
 def test_actions_move_along_the_axes_and_the_gripper_closes_at_plus_one(world: LiberoWorld) -> None:
     before = world.reset(instruction=MILK, seed=0)
-    for _ in range(6):
+    for _ in range(12):
         world.step(np.array([0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 1.0]))
     after = world.observe()
     moved = after.eef_position - before.eef_position
-    assert moved[1] > 0.02 and np.abs(moved[[0, 2]]).max() < 0.02
+    assert moved[1] > 0.05 and np.abs(moved[[0, 2]]).max() < 0.02
     assert after.gripper_positions[0] < 0.02
 
 
