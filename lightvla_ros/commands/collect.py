@@ -63,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     from lightvla_ros.learn.collection import Collection, collect
 
-    usual = ("none", "standard", 0) if args.suite else ("mild", "varied", 1000)
-    randomize, wording, seed = usual
+    randomize, wording, seed = ("none", "standard", 0) if args.suite else ("mild", "varied", 1000)
     collection = Collection(
         directory=args.out,
         episodes=args.episodes,

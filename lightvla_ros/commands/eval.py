@@ -156,7 +156,11 @@ def _results(
 
     from lightvla_ros.commands._episode_log import EpisodeLog
 
-    log = None if args.log is None else EpisodeLog(args.log, _settings(args, evaluation, spec))
+    log = (
+        None
+        if args.log is None
+        else EpisodeLog(args.log, {"engine": args.engine, **_settings(args, evaluation, spec)})
+    )
     results = [] if log is None else [r for r in log.results.values() if r.number < args.episodes]
     missing = list(range(args.episodes) if log is None else log.missing(args.episodes))
     with tqdm(total=args.episodes, initial=len(results), unit="episode") as progress:

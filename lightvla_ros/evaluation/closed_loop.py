@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,13 @@ from lightvla_ros.core.output_config import ScheduleConfig
 from lightvla_ros.core.policy import Policy
 from lightvla_ros.evaluation.episode_video import EpisodeVideo
 from lightvla_ros.evaluation.expert_policy import ExpertPolicy
-from lightvla_ros.evaluation.rollout import EpisodeResult, Task, run_delayed_episode, run_episode
+from lightvla_ros.evaluation.rollout import (
+    EpisodeResult,
+    OnInference,
+    Task,
+    run_delayed_episode,
+    run_episode,
+)
 from lightvla_ros.sim.episode_pool import run_episodes
 from lightvla_ros.sim.ray_pool import RayCluster
 from lightvla_ros.sim.worlds import WorldConfig
@@ -137,8 +144,9 @@ class _Evaluator:
         try:
             return self._run(task)
         except Exception as error:  # noqa: BLE001  # of one episode, of whatever kind; the others go on
-            # Whatever state it left the world in.
-            self._world.close()
+            # Whatever state it left the world in; that may not even close.
+            with contextlib.suppress(Exception):
+                self._world.close()
             self._world = self._evaluation.world.make()
             if self._evaluation.load is None:
                 self._policy = self._load()
@@ -153,25 +161,24 @@ class _Evaluator:
         return ExpertPolicy(self._evaluation.world.make_expert(), self._world) if load is None else load()
 
     def _run(self, task: Task) -> EpisodeResult:
-        evaluation = self._evaluation
-        video = None if evaluation.videos is None else EpisodeVideo(evaluation.videos, task)
-        if evaluation.delay_s is None:
-            result = run_episode(
-                self._policy,
-                self._world,
-                task,
-                execution_horizon=evaluation.horizon,
-                on_inference=video,
-            )
-        else:
-            result = run_delayed_episode(
-                self._policy,
-                self._world,
-                task,
-                delay_s=evaluation.delay_s,
-                schedule=replace(evaluation.schedule, execution_horizon=evaluation.horizon),
-                on_inference=video,
-            )
-        if video is not None:
-            video.close(keep=not result.success)
+        if self._evaluation.videos is None:
+            return self._act(task, None)
+        with EpisodeVideo(self._evaluation.videos, task) as video:
+            result = self._act(task, video)
+            video.is_wanted = not result.success
         return result
+
+    def _act(self, task: Task, on_inference: OnInference | None) -> EpisodeResult:
+        evaluation, policy, world = self._evaluation, self._policy, self._world
+        if evaluation.delay_s is None:
+            return run_episode(
+                policy, world, task, execution_horizon=evaluation.horizon, on_inference=on_inference
+            )
+        return run_delayed_episode(
+            policy,
+            world,
+            task,
+            delay_s=evaluation.delay_s,
+            schedule=replace(evaluation.schedule, execution_horizon=evaluation.horizon),
+            on_inference=on_inference,
+        )

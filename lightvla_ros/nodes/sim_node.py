@@ -120,7 +120,7 @@ class SimNode(Node):
         self._status_publisher = self.create_publisher(String, "~/status", LATCHED)
         publishes_clock = self._value("publish_clock") or self._lockstep
         self._clock_publisher = self.create_publisher(Clock, "/clock", 1) if publishes_clock else None
-        self._chunks = ChunkMailbox(self)
+        self._chunks = ChunkMailbox(self) if self._lockstep else None
         self._show = Repetition(self._show_anew)
         self._shown_ns: set[int] = set()
         self.create_subscription(TwistStamped, "policy/command", self._on_twist, 1)
@@ -158,6 +158,7 @@ class SimNode(Node):
         self._publish()
 
     def _step_in_lockstep(self) -> None:
+        assert self._chunks is not None
         if self._is_over:
             time.sleep(_LOOK_ROUND_S)
             return

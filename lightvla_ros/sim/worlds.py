@@ -125,7 +125,7 @@ class WorldConfig:
         if self.is_libero:
             from lightvla_ros.sim.libero.world import LiberoWorld
 
-            return LiberoWorld(self.name, render=self.render, image_size=self.image_size)  # type: ignore[arg-type]
+            return LiberoWorld(self.name, render=self.render, image_size=self.image_size)
         from lightvla_ros.sim.tabletop import Tabletop
 
         return Tabletop(image_size=self.image_size, render=self.render != "none", randomize=self.randomize)

@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import io
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,14 +93,13 @@ def require_libero() -> None:
 
 
 @contextlib.contextmanager
-def quiet_imports() -> io.StringIO:  # type: ignore[misc]  # a generator, as the decorator wants it
+def quiet_imports() -> Iterator[None]:
     """Keep what LIBERO and robosuite print and warn of at every import out of our output."""
     logger = logging.getLogger("robosuite_logs")
     level = logger.level
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(io.StringIO()):
         try:
             logger.setLevel(logging.ERROR)
-            yield printed
+            yield
         finally:
             logger.setLevel(level)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,7 @@ from lightvla_ros.sim.libero.rendering import CameraRenderer, ExactRenderer, Fas
 from lightvla_ros.sim.libero.suites import LiberoTask, load_suite, quiet_imports
 from lightvla_ros.sim.world import CONTROL_PERIOD_S, WorldState, checked_action
 
-Render = Literal["exact", "fast", "none"]
-RENDERERS: dict[Render, type[CameraRenderer] | None] = {
+RENDERERS: dict[str, type[CameraRenderer] | None] = {
     "exact": ExactRenderer,
     "fast": FastRenderer,
     "none": None,
@@ -50,7 +49,7 @@ class LiberoWorld:
     control_period_s = CONTROL_PERIOD_S
     joint_names = ARM_JOINTS + FINGER_JOINTS
 
-    def __init__(self, suite: str, *, render: Render = "exact", image_size: int = 256) -> None:
+    def __init__(self, suite: str, *, render: str = "exact", image_size: int = 256) -> None:
         if render not in RENDERERS:
             raise ConfigError("render", got=repr(render), expected=f"one of {', '.join(RENDERERS)}")
         self._tasks = load_suite(suite)
@@ -151,14 +150,6 @@ class LiberoWorld:
     def simulation(self) -> Any:
         """Privileged: LIBERO's environment of the current episode."""
         return self._env
-
-    def initial_states(self, instruction: str) -> int:
-        """How many initial states a task has.
-
-        Raises:
-            ConfigError: the instruction is unknown.
-        """
-        return len(self._find(instruction).initial_states())
 
     def _find(self, instruction: str) -> LiberoTask:
         task = self._by_instruction.get(" ".join(instruction.lower().split()))
