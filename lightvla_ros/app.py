@@ -146,6 +146,8 @@ def make_policy(
             action_names=config.action_names,
             proprio_dim=config.proprio_dim,
             step_period_ns=round(config.step_period_s * 1e9),
+            fit=cast(Fit, config.fit),
+            center_crop=config.center_crop,
         ),
         engine=loaded.engine,
         preprocessor=make_preprocessor(config),

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightvla_ros.core.errors import LightVlaError
-from lightvla_ros.view.overlay import mosaic
+from lightvla_ros.view.overlay import draw_record
 from lightvla_ros.view.recording import VideoFile, count_frames, write_picture
 
 if TYPE_CHECKING:
-    from lightvla_ros.nodes.demo_monitor import DemoMonitor, MaskedFrame
+    from lightvla_ros.nodes.demo_monitor import DemoMonitor, SeenInference
 
 VIDEO_FPS = 10.0
 # The picture is taken this long into an episode, when the arm is at work.
@@ -41,28 +41,25 @@ class Recorder:
     def __init__(self, directory: Path) -> None:
         self.video = VideoFile(directory / "demo.mp4", fps=VIDEO_FPS)
         self.picture = directory / "demo.png"
-        self._instruction = ""
         self._started_s: float | None = None
         self._num_drawn = 0
         self._candidate: NDArray[np.uint8] | None = None
         self._best: tuple[bool, NDArray[np.uint8]] | None = None
 
-    def start_episode(self, instruction: str) -> None:
-        """Caption the frames that follow with `instruction`."""
-        self._instruction = instruction
+    def start_episode(self) -> None:
+        """Begin a new episode's picture and pace."""
         self._started_s = None
         self._num_drawn = 0
         self._candidate = None
 
-    def add(self, frame: MaskedFrame) -> None:
-        """Draw a frame as often as the video needs to keep pace with the world, which may be not at all."""
+    def add(self, seen: SeenInference) -> None:
+        """Draw an inference as often as the video needs to keep pace with the world; maybe not at all."""
         now_s = time.monotonic()
         self._started_s = now_s if self._started_s is None else self._started_s
         num_due = 1 + int((now_s - self._started_s) * VIDEO_FPS)
         if num_due <= self._num_drawn:
             return
-        caption = f"{self._instruction}: {frame.num_retained} of {frame.num_visual_tokens} visual tokens"
-        drawn = mosaic(frame.images, frame.keep_masks, caption)
+        drawn = draw_record(seen.record, seen.images)
         for _ in range(num_due - self._num_drawn):
             self.video.write(drawn)
         self._num_drawn = num_due

@@ -90,7 +90,7 @@ class DemoRun:
         monitor = self._monitor
         monitor.start_episode(instruction, seed)
         monitor.instruct(instruction)
-        self._recorder.start_episode(instruction)
+        self._recorder.start_episode()
         first_frame = len(monitor.retained)
         with _progress(instruction, total=self._max_steps, unit="step") as progress:
             while not monitor.status["success"] and monitor.status["step"] < self._max_steps:

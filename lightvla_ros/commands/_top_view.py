@@ -11,8 +11,8 @@ from rich.styled import Styled
 from rich.table import Table
 from rich.text import Text
 
-from lightvla_ros.commands._top_snapshot import Snapshot
-from lightvla_ros.commands._top_trace import RECENT_S, Trace
+from lightvla_ros.view.policy_status import Snapshot
+from lightvla_ros.view.status_trace import RECENT_S, Trace
 
 # In the order of the path. True: the time the stage takes; False: the time since the camera's stamp.
 STAGES = {
@@ -31,7 +31,11 @@ STAGES = {
 PERCENTILES = {"p50": "█", "p95": "▒", "p99": "░"}
 RATES = {"inference": "chunks", "action": "actions", "command": "commands", "chunk": "chunk topic"}
 _TICKS = ("ticks", "ticks_missed", "ticks_over_budget", "move", "hold", "silent", "limited")
-_LOSSES = {"observations_replaced": "observations replaced", "chunks_dropped": "chunks dropped"}
+_LOSSES = {
+    "observations_replaced": "observations replaced",
+    "chunks_dropped": "chunks dropped",
+    "pictures_dropped": "pictures dropped",
+}
 _FAULTS = {
     "worker_restarts": "worker restarts",
     "inferences_failed": "inferences failed",

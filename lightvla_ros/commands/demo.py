@@ -18,7 +18,7 @@ from lightvla_ros.core.paths import engine_directory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lightvla_ros.nodes.demo_monitor import DemoMonitor, MaskedFrame
+    from lightvla_ros.nodes.demo_monitor import DemoMonitor, SeenInference
 
 HELP = "run a simulated arm and the policy as two ROS 2 nodes and watch it act"
 
@@ -117,11 +117,11 @@ def _modules(engine: Path, args: argparse.Namespace) -> dict[str, list[str]]:
     return {SIM_MODULE: ["--ros-args", "-p", f"seed:={args.seed}"], POLICY_MODULE: ["--ros-args", *settings]}
 
 
-def make_monitor(on_frame: Callable[[MaskedFrame], None] | None) -> DemoMonitor:
+def make_monitor(on_inference: Callable[[SeenInference], None] | None) -> DemoMonitor:
     """Join the ROS graph as an observer.
 
     Args:
-        on_frame: takes what the policy retained of each pair of images; None for who needs only counts.
+        on_inference: takes each inference with its images; None for who needs only counts.
 
     Raises:
         ConfigError: there is no ROS 2 for this Python.
@@ -140,7 +140,7 @@ def make_monitor(on_frame: Callable[[MaskedFrame], None] | None) -> DemoMonitor:
         ) from error
     if not rclpy.ok():
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    return DemoMonitor(on_frame)
+    return DemoMonitor(on_inference)
 
 
 def _positive(text: str) -> int:

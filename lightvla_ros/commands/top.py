@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from lightvla_ros.commands._top_snapshot import Snapshot, node_of, parse_status
-from lightvla_ros.commands._top_trace import Trace
 from lightvla_ros.commands._top_view import render, waiting
 from lightvla_ros.core.errors import LightVlaError
+from lightvla_ros.view.policy_status import Snapshot, node_of, parse_status
+from lightvla_ros.view.status_trace import Trace
 
 if TYPE_CHECKING:
     from lightvla_ros.nodes.top_monitor import Listen

@@ -23,6 +23,11 @@ class CameraConfig(Section):
         "image but hears no best-effort publisher.",
         choices=("auto", "best_effort", "reliable"),
     )
+    upside_down: str = parameter(
+        "",
+        "Cameras whose images arrive upside down, by name with spaces between; the policy is shown them "
+        "turned by 180 degrees, as LIBERO's raw images need it. Masks and overlays fit what arrives.",
+    )
     max_pair_skew_s: float = parameter(
         0.03,
         "Largest difference of the stamps of images used together; 0.03 pairs unsynchronised 20 Hz cameras.",
@@ -40,6 +45,11 @@ class CameraConfig(Section):
         maximum=3600.0,
         read_only=False,
     )
+
+    @property
+    def upside_down_names(self) -> frozenset[str]:
+        """The cameras whose images are turned."""
+        return frozenset(self.upside_down.split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

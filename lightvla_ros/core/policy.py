@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lightvla_ros.core.errors import EngineError, LightVlaError, ObservationError
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer, binarize_gripper
 from lightvla_ros.core.observation import ActionChunk, Observation
-from lightvla_ros.core.preprocess import ImagePreprocessor
+from lightvla_ros.core.preprocess import Fit, ImagePreprocessor
 from lightvla_ros.core.prompt import PromptEncoder
 
 STAGES = ("preprocess", "vision", "pruner", "decoder", "post")
@@ -36,6 +36,8 @@ class PolicySpec:
         action_names: one name per action dimension; the gripper is the last.
         proprio_dim: length of the state vector.
         step_period_ns: time between two steps of a chunk.
+        fit: how an image that is not square is made square, see `ImagePreprocessor`.
+        center_crop: whether only the central 0.9 of the area is seen.
     """
 
     name: str
@@ -46,6 +48,8 @@ class PolicySpec:
     action_names: tuple[str, ...]
     proprio_dim: int
     step_period_ns: int
+    fit: Fit = "stretch"
+    center_crop: bool = True
 
     @property
     def num_visual_tokens(self) -> int:

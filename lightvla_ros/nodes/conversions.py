@@ -115,6 +115,11 @@ def image_from_compressed(message: CompressedImage) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
+def turned(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn uint8 [H, W, 3] by 180 degrees, into a new array."""
+    return np.ascontiguousarray(image[::-1, ::-1])
+
+
 def gripper_from_joint_state(
     message: JointState, joints: Sequence[str], scales: Sequence[float]
 ) -> NDArray[np.float64] | None:

@@ -18,13 +18,16 @@ from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from lightvla_ros.core.errors import LightVlaError
+from lightvla_ros.core.inference_record import InferenceRecord
+from lightvla_ros.nodes import qos
+from lightvla_ros.nodes.conversions import image_from_message, stamp_ns
 from lightvla_ros.nodes.sim_node import LATCHED, SIM_NODE_NAME
 
 if TYPE_CHECKING:
@@ -32,28 +35,16 @@ if TYPE_CHECKING:
 
 CAMERAS = ("third_person", "wrist")
 POLICY_NODE = "lightvla_policy"
-# Small and not to be missed, however busy this thread is.
-MASKS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
-# Stamps kept while their masks are awaited: two seconds of a 20 Hz camera.
+# Images kept while the inference from them is awaited: two seconds of a 20 Hz camera.
 KEPT_STAMPS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MaskedFrame:
-    """Both camera images of one stamp with the patches retained of them."""
+class SeenInference:
+    """An inference and the images it was made from."""
 
+    record: InferenceRecord
     images: dict[str, NDArray[np.uint8]]
-    keep_masks: dict[str, NDArray[np.bool_]]
-
-    @property
-    def num_retained(self) -> int:
-        """Visual tokens retained over both cameras."""
-        return sum(int(mask.sum()) for mask in self.keep_masks.values())
-
-    @property
-    def num_visual_tokens(self) -> int:
-        """Visual tokens over both cameras before pruning."""
-        return sum(mask.size for mask in self.keep_masks.values())
 
 
 @dataclass(slots=True)
@@ -87,18 +78,18 @@ class DemoMonitor(Node):
     Everything runs in the caller's thread: messages are taken in while one of the waiting methods runs.
 
     Args:
-        on_frame: takes each pair of images with what was retained of it; None leaves the images unheard.
+        on_inference: takes each inference with its images; None leaves the images unheard.
 
     Attributes:
         status: newest `~/status` of the world.
         diagnostics: newest key -> value of the policy node.
         chunks, commands: rates of the policy's two topics while it acts.
-        retained: retained tokens of every frame seen.
-        stamps_ns: the frames' stamps.
-        num_visual_tokens: tokens before pruning; 0 before the first frame.
+        retained: retained tokens of every inference heard of.
+        stamps_ns: the inferences' stamps.
+        num_visual_tokens: tokens before pruning; 0 before the first inference.
     """
 
-    def __init__(self, on_frame: Callable[[MaskedFrame], None] | None) -> None:
+    def __init__(self, on_inference: Callable[[SeenInference], None] | None) -> None:
         super().__init__("lightvla_demo")
         self.status: dict[str, Any] = {}
         self.diagnostics: dict[str, str] = {}
@@ -108,9 +99,8 @@ class DemoMonitor(Node):
         self.stamps_ns: list[int] = []
         self.num_visual_tokens = 0
         self.is_acting = False
-        self._on_frame = on_frame
+        self._on_inference = on_inference
         self._images: dict[int, dict[str, NDArray[np.uint8]]] = {}
-        self._masks: dict[int, dict[str, NDArray[np.bool_]]] = {}
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
@@ -124,8 +114,10 @@ class DemoMonitor(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.create_subscription(JointTrajectory, "/policy/action_chunk", self._on_chunk, 10)
         self.create_subscription(TwistStamped, "/policy/command", self._on_command, 10)
-        for camera in CAMERAS:
-            self._watch_camera(camera)
+        self.create_subscription(String, "/policy/inference", self._on_record, qos.RECORD)
+        if on_inference is not None:
+            for camera in CAMERAS:
+                self._watch_camera(camera)
 
     def wait_until(self, is_done: Callable[[], bool], timeout_s: float) -> bool:
         """Take in messages until `is_done()` or the time is up; return whether it is done."""
@@ -193,35 +185,20 @@ class DemoMonitor(Node):
 
     def _watch_camera(self, camera: str) -> None:
         def on_image(message: Image) -> None:
-            self._remember(self._images, message, camera, _pixels(message, 3))
+            self._images.setdefault(stamp_ns(message.header.stamp), {})[camera] = image_from_message(message)
+            while len(self._images) > KEPT_STAMPS:
+                del self._images[next(iter(self._images))]
 
-        def on_mask(message: Image) -> None:
-            self._remember(self._masks, message, camera, _pixels(message, 1)[..., 0] > 0)
-            self._complete(_stamp_ns(message))
+        self.create_subscription(Image, f"/camera/{camera}/image", on_image, qos_profile_sensor_data)
 
-        if self._on_frame is not None:
-            self.create_subscription(Image, f"/camera/{camera}/image", on_image, qos_profile_sensor_data)
-        self.create_subscription(Image, f"/policy/retained_tokens/{camera}", on_mask, MASKS)
-
-    def _remember(
-        self, frames: dict[int, dict[str, NDArray[Any]]], message: Image, camera: str, pixels: NDArray[Any]
-    ) -> None:
-        frames.setdefault(_stamp_ns(message), {})[camera] = pixels
-        while len(frames) > KEPT_STAMPS:
-            del frames[next(iter(frames))]
-
-    def _complete(self, stamp_ns: int) -> None:
-        """Hand out the frame of `stamp_ns` once its last mask is there."""
-        masks = self._masks.get(stamp_ns, {})
-        if len(masks) < len(CAMERAS):
-            return
-        frame = MaskedFrame(images=self._images.get(stamp_ns, {}), keep_masks=masks)
-        del self._masks[stamp_ns]
-        self.retained.append(frame.num_retained)
-        self.stamps_ns.append(stamp_ns)
-        self.num_visual_tokens = frame.num_visual_tokens
-        if self._on_frame is not None and self.is_acting and len(frame.images) == len(CAMERAS):
-            self._on_frame(frame)
+    def _on_record(self, message: String) -> None:
+        record = InferenceRecord.from_json(message.data)
+        self.retained.append(record.num_retained)
+        self.stamps_ns.append(record.stamp_ns)
+        self.num_visual_tokens = record.num_visual_tokens
+        images = self._images.get(record.stamp_ns, {})
+        if self._on_inference is not None and self.is_acting and len(images) == len(CAMERAS):
+            self._on_inference(SeenInference(record=record, images=images))
 
     def _on_status(self, message: String) -> None:
         status = json.loads(message.data)
@@ -241,12 +218,3 @@ class DemoMonitor(Node):
     def _on_command(self, _message: TwistStamped, info: MessageInfo) -> None:
         if self.is_acting:
             self.commands.tick(info["source_timestamp"])
-
-
-def _stamp_ns(message: Image) -> int:
-    return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
-
-
-def _pixels(message: Image, channels: int) -> NDArray[np.uint8]:
-    rows = np.frombuffer(message.data, dtype=np.uint8).reshape(message.height, message.step)
-    return rows[:, : message.width * channels].reshape(message.height, message.width, channels)

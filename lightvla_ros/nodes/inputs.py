@@ -17,6 +17,7 @@ from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.control_loop import ControlLoop
 from lightvla_ros.core.errors import InstructionError, ObservationError
 from lightvla_ros.core.frame_pairing import Frame, StampedObservation
+from lightvla_ros.core.input_config import CameraConfig
 from lightvla_ros.core.policy import PolicySpec
 from lightvla_ros.core.sensor_inputs import STATE
 from lightvla_ros.nodes import conversions, qos
@@ -66,7 +67,7 @@ class Inputs:
         self._subscribe(String, "instruction", self._on_instruction, qos.INSTRUCTION)
         self._subscribe_state()
         for camera in spec.camera_names:
-            self._subscribe_camera(camera, config.camera.transport, config.camera.reliability)
+            self._subscribe_camera(camera, config.camera)
 
     def watch(self) -> None:
         """Ask for the quality of service that publishers offer; called a few times per second."""
@@ -94,22 +95,27 @@ class Inputs:
             str(self._entities.subscription(*topic, qos.ROBOT_STATE).topic_name) for topic in topics
         ]
 
-    def _subscribe_camera(self, camera: str, transport: str, reliability: str) -> None:
-        compressed = transport == "compressed"
+    def _subscribe_camera(self, camera: str, config: CameraConfig) -> None:
+        compressed = config.transport == "compressed"
+        is_upside_down = camera in config.upside_down_names
         kind = CompressedImage if compressed else Image
         topic = f"camera/{camera}/image" + ("/compressed" if compressed else "")
         convert = conversions.image_from_compressed if compressed else conversions.image_from_message
 
+        def image_of(message: Any) -> NDArray[np.uint8]:
+            image = convert(message)
+            return conversions.turned(image) if is_upside_down else image
+
         def callback(message: Any) -> None:
-            self._on_image(camera, message, convert)
+            self._on_image(camera, message, image_of)
 
-        self.camera_topics[camera] = self._subscribe(kind, topic, callback, qos.CAMERA[reliability])
+        self.camera_topics[camera] = self._subscribe(kind, topic, callback, qos.CAMERA[config.reliability])
 
-    def _on_image(self, camera: str, message: Any, convert: Callable[[Any], NDArray[np.uint8]]) -> None:
+    def _on_image(self, camera: str, message: Any, image_of: Callable[[Any], NDArray[np.uint8]]) -> None:
         if not self._loop.active:
             return
         with self._refusing(camera):
-            frame = Frame(image=convert(message), stamp_ns=conversions.stamp_ns(message.header.stamp))
+            frame = Frame(image=image_of(message), stamp_ns=conversions.stamp_ns(message.header.stamp))
             observation = self._loop.add_frame(camera, frame, self._now_ns())
             if observation is not None:
                 self._submit(observation)

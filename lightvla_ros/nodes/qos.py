@@ -59,4 +59,6 @@ INSTRUCTION = MatchedQos(_LATCHED, (_LATCHED, *_matched(1).choices))
 ESTOP = _matched(10)
 COMMAND = _keep_last(1, _RELIABLE, _VOLATILE)
 PICTURE = _keep_last(1, _RELIABLE, _VOLATILE)
+# A recording wants every one of them.
+RECORD = _keep_last(20, _RELIABLE, _VOLATILE)
 DIAGNOSTICS = _keep_last(10, _RELIABLE, _VOLATILE)

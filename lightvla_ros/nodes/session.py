@@ -24,8 +24,8 @@ from lightvla_ros.core.worker import InferenceWorker
 from lightvla_ros.nodes.commands import CommandOutput, make_command_output
 from lightvla_ros.nodes.diagnostics import rates, running_status
 from lightvla_ros.nodes.entities import Entities
+from lightvla_ros.nodes.inference_outputs import InferenceOutputs
 from lightvla_ros.nodes.inputs import Inputs
-from lightvla_ros.nodes.masks import MaskOutputs
 from lightvla_ros.nodes.outputs import ChunkOutput, GripperOutput
 from lightvla_ros.nodes.topics import describe_publishers, rivals
 
@@ -64,7 +64,6 @@ class PolicySession:
         self._command = make_command_output(entities, config=config, spec=self._spec)
         self._gripper = GripperOutput(entities, config.gripper)
         self._chunk = ChunkOutput(entities, self._spec)
-        self._masks = MaskOutputs(entities, config.masks, self._spec.camera_names)
         self._pacers: list[FixedRateThread] = []
         self._last_step_ns = 0
         self._told: StopReason | None = None
@@ -80,6 +79,13 @@ class PolicySession:
             loop=self.loop,
             submit=self._worker.submit,
             report=self.report,
+        )
+        self._seen = InferenceOutputs(
+            entities,
+            config=config,
+            spec=self._spec,
+            camera_topics=self._inputs.camera_topics,
+            on_error=self._note_unseen,
         )
         self._worker.start()
 
@@ -118,8 +124,10 @@ class PolicySession:
     def close(self) -> None:
         """Stop everything and free the policy."""
         self.deactivate()
+        has_stopped = self._worker.stop(_STOP_TIMEOUT_S)
+        self._seen.close()
         self._entities.destroy()
-        if self._worker.stop(_STOP_TIMEOUT_S):
+        if has_stopped:
             self._policy.close()
         else:
             self._log.error("the policy is still busy and cannot be freed; restart the node")
@@ -155,7 +163,9 @@ class PolicySession:
             "backend": self._spec.backend,
             **rates(self._rates),
             "num_visual_tokens": self._spec.num_visual_tokens,
+            **{f"image_topic_{name}": topic for name, topic in self._inputs.camera_topics.items()},
             "observations_replaced": self._worker.replaced,
+            "pictures_dropped": self._seen.dropped,
             "inferences_failed": self._worker.failed,
             "worker_restarts": self._policy.health.restarts,
             **self._ticks(),
@@ -172,6 +182,10 @@ class PolicySession:
         else:
             text = "".join(traceback.format_exception(error))
         self._log.error(f"motion stops: {text}", throttle_duration_sec=_LOG_EVERY_S)
+
+    def _note_unseen(self, error: Exception) -> None:
+        """Log what went wrong with a picture, which is no reason to stop the robot."""
+        self._log.error(f"nothing shown of an inference: {error}", throttle_duration_sec=_LOG_EVERY_S)
 
     def _ticks(self) -> dict[str, object]:
         if not self._pacers:
@@ -193,10 +207,10 @@ class PolicySession:
         )
 
     def _on_chunk(self, observation: Observation, chunk: ActionChunk) -> None:
-        self.loop.accept(chunk, self._now_ns())
+        taken = self.loop.accept(chunk, self._now_ns())
         self._rates["inference"].mark(time.monotonic_ns())
         if isinstance(observation, StampedObservation):
-            self._masks.publish(observation, chunk)
+            self._seen.submit(observation, chunk, taken=taken)
 
     def _command_tick(self) -> None:
         now_ns, monotonic_ns = self._now_ns(), time.monotonic_ns()
@@ -271,9 +285,17 @@ def check_fit(config: NodeConfig, spec: PolicySpec) -> None:
     """Check that the configuration can feed and obey the policy.
 
     Raises:
-        ConfigError: the state vector or the action has another length.
+        ConfigError: the state vector or the action has another length, or a camera is unknown.
     """
     check_actions(config, spec)
+    unknown = config.camera.upside_down_names.difference(spec.camera_names)
+    if unknown:
+        raise ConfigError(
+            "camera.upside_down",
+            got=", ".join(sorted(unknown)),
+            expected=f"cameras of the policy {spec.name!r}: {', '.join(spec.camera_names)}",
+            fix="name them with spaces between",
+        )
     proprio_dim = _POSE_DIMS + len(config.proprio.gripper_joints)
     if config.proprio.source == "eef_pose" and proprio_dim != spec.proprio_dim:
         raise ConfigError(

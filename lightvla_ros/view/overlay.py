@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightvla_ros.core.errors import SpecError
-from lightvla_ros.core.resample import CROP_AREA
+from lightvla_ros.core.grid_region import GridRegion, grid_region
+from lightvla_ros.core.inference_record import InferenceRecord
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -18,6 +19,11 @@ Mask = NDArray[np.bool_]
 # Share of grey and of colour left in a pixel; what the model never saw is darker than what it dropped.
 PRUNED_GREY, PRUNED_COLOUR = 0.25, 0.12
 UNSEEN_GREY = 0.12
+GRID_GREY = 0.45
+# Narrower patches would be all grid.
+NARROWEST_WITH_GRID_PX = 6
+# What a square image of the published checkpoints shows.
+USUAL_REGION = grid_region(1, 1)
 UNSEEN, PRUNED, RETAINED = range(3)
 
 TILE_HEIGHT_PX = 256
@@ -35,35 +41,50 @@ def mask_image(keep_mask: Mask) -> Image:
     return _checked_mask(keep_mask).astype(np.uint8) * np.uint8(255)
 
 
-def overlay(image_rgb: Image, keep_mask: Mask, *, center_crop: bool = True) -> Image:
+def overlay(image_rgb: Image, keep_mask: Mask, region: GridRegion = USUAL_REGION) -> Image:
     """Dim what the policy did not use in a camera image.
 
     Args:
         image_rgb: uint8 [H, W, 3] RGB, as the camera gave it.
-        keep_mask: bool [rows, columns], the patch grid laid over the model's input.
-        center_crop: whether the policy saw only the central 0.9 of the area; the rest is dimmed most.
+        keep_mask: bool [rows, columns], the patch grid as it lies on this image.
+        region: what the grid covers of the image; the rest, which the policy did not see, is dimmed most.
 
     Returns:
-        uint8 [H, W, 3], a new image: retained patches unchanged, the others dark and pale, and the
-        count of retained patches in the upper left corner.
+        uint8 [H, W, 3], a new image: retained patches unchanged, the others dark and pale with the patch
+        grid on them, and the count of retained patches in the upper left corner.
 
     Raises:
-        SpecError: the image or the mask has another dtype or shape.
+        SpecError: the image or the mask has another dtype or shape, or the image has fewer pixels than
+            the grid has patches.
     """
     image, mask = _checked_image(image_rgb), _checked_mask(keep_mask)
-    states = _pixel_states(mask, image.shape[0], image.shape[1], center_crop)
+    height, width, _ = image.shape
+    if height < mask.shape[0] or width < mask.shape[1]:
+        raise SpecError(
+            "image and mask that belong together",
+            got=f"an image of {width}x{height} pixels, a grid of {mask.shape[1]}x{mask.shape[0]} patches",
+            expected="at least a pixel for each patch",
+            fix="compare the camera's topic with policy/retained_tokens: are both of the same camera?",
+        )
+    rows = _patch_of_pixel(height, mask.shape[0], region.top, region.bottom)
+    columns = _patch_of_pixel(width, mask.shape[1], region.left, region.right)
+    states = _pixel_states(mask, rows, columns)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     pruned = cv2.addWeighted(grey, PRUNED_GREY, image, PRUNED_COLOUR, 0.0)
     unseen = cv2.convertScaleAbs(grey, alpha=UNSEEN_GREY)
     result = image.copy()
     cv2.copyTo(pruned, (states == PRUNED).astype(np.uint8), result)
     cv2.copyTo(unseen, (states == UNSEEN).astype(np.uint8), result)
+    _draw_grid(result, states, rows, columns)
     _label(result, f"{np.count_nonzero(mask)}/{mask.size}")
     return result
 
 
 def mosaic(
-    images: Mapping[str, Image], keep_masks: Mapping[str, Mask], caption: str, *, center_crop: bool = True
+    images: Mapping[str, Image],
+    keep_masks: Mapping[str, Mask],
+    caption: str,
+    regions: Mapping[str, GridRegion] | None = None,
 ) -> Image:
     """Lay out one moment of a policy: a column per camera, its image above its overlay, the caption below.
 
@@ -71,7 +92,7 @@ def mosaic(
         images: camera name -> uint8 [H, W, 3] RGB.
         keep_masks: camera name -> bool [rows, columns], for the same cameras.
         caption: one line, e.g. the instruction and the number of retained tokens; shrunk to fit.
-        center_crop: see `overlay`.
+        regions: camera name -> what its grid covers, see `overlay`; None where it is the usual for all.
 
     Returns:
         uint8 [552, W', 3] RGB; W' is even and depends only on the images' shapes, as video needs.
@@ -85,34 +106,63 @@ def mosaic(
             got=f"images of {sorted(images)}, masks of {sorted(keep_masks)}",
             expected="at least one camera, with one image and one mask each",
         )
-    columns = [_column(name, image, keep_masks[name], center_crop) for name, image in images.items()]
+    regions = dict.fromkeys(images, USUAL_REGION) if regions is None else regions
+    columns = [_column(name, image, keep_masks[name], regions[name]) for name, image in images.items()]
     body = np.concatenate(columns, axis=1)
     return np.concatenate([body, _caption_strip(caption, body.shape[1])], axis=0)
 
 
-def _pixel_states(mask: Mask, height: int, width: int, center_crop: bool) -> NDArray[np.uint8]:
+def draw_record(record: InferenceRecord, images: Mapping[str, Image]) -> Image:
+    """Lay out one inference as a mosaic, captioned with its instruction and how many tokens it retained.
+
+    Args:
+        record: what was inferred.
+        images: camera name -> the image it was inferred from, as its topic has it; uint8 [H, W, 3] RGB.
+
+    Raises:
+        SpecError: see `mosaic`.
+    """
+    return mosaic(
+        images,
+        {name: camera.keep_mask for name, camera in record.cameras.items()},
+        f"{record.instruction}: {record.num_retained} of {record.num_visual_tokens} visual tokens",
+        {name: camera.region for name, camera in record.cameras.items()},
+    )
+
+
+def _pixel_states(mask: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
     """Tell for each pixel of the camera image whether it was unseen, pruned or retained: uint8 [H, W]."""
-    # A frame of unseen patches around the grid catches the pixels outside the crop.
+    # A frame of unseen patches around the grid catches the pixels outside the region.
     states = np.pad(np.where(mask, RETAINED, PRUNED), 1, constant_values=UNSEEN).astype(np.uint8)
-    rows = _patch_of_pixel(height, mask.shape[0], center_crop)
-    columns = _patch_of_pixel(width, mask.shape[1], center_crop)
     return states[rows[:, None], columns[None, :]]
 
 
-def _patch_of_pixel(num_pixels: int, num_patches: int, center_crop: bool) -> NDArray[np.intp]:
-    """Map pixels of one axis to 1..num_patches; 0 and num_patches + 1 are outside the crop."""
-    side = CROP_AREA**0.5 if center_crop else 1.0
+def _patch_of_pixel(num_pixels: int, num_patches: int, begin: float, end: float) -> NDArray[np.intp]:
+    """Map pixels of one axis to 1..num_patches; 0 and num_patches + 1 are outside the region."""
     centres = (np.arange(num_pixels) + 0.5) / num_pixels
-    patches = np.floor((centres - (1.0 - side) / 2) / side * num_patches) + 1
+    patches = np.floor((centres - begin) / (end - begin) * num_patches) + 1
     numbers: NDArray[np.intp] = np.clip(patches, 0, num_patches + 1).astype(np.intp)
     return numbers
 
 
-def _column(name: str, image: Image, keep_mask: Mask, center_crop: bool) -> Image:
+def _draw_grid(
+    image: Image, states: NDArray[np.uint8], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> None:
+    """Lighten the first pixels of pruned patches, which leaves retained ones as the camera saw them."""
+    is_first = np.zeros(states.shape, dtype=np.bool_)
+    for axis, patches in enumerate((rows, columns)):
+        begins = np.flatnonzero(np.diff(patches)) + 1
+        if len(begins) > 1 and np.diff(begins).min() >= NARROWEST_WITH_GRID_PX:
+            is_first[(slice(None),) * axis + (begins,)] = True
+    is_first &= states == PRUNED
+    image[is_first] = (image[is_first] * (1 - GRID_GREY / 2) + 255 * GRID_GREY / 4).astype(np.uint8)
+
+
+def _column(name: str, image: Image, keep_mask: Mask, region: GridRegion) -> Image:
     height, width, _ = _checked_image(image).shape
     tile_width = max(2, 2 * round(width * TILE_HEIGHT_PX / height / 2))
     tile = cast(Image, cv2.resize(image, (tile_width, TILE_HEIGHT_PX), interpolation=cv2.INTER_AREA))
-    masked = overlay(tile, keep_mask, center_crop=center_crop)
+    masked = overlay(tile, keep_mask, region)
     _label(tile, name.replace("_", " "))
     return np.concatenate([tile, masked], axis=0)
 

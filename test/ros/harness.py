@@ -11,6 +11,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
+from numpy.typing import NDArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -78,13 +79,10 @@ class SteadyPolicy:
         self.seen.append(observation)
         if self.fail_on and self.fail_on in observation.instruction:
             raise EngineError("engine", got="a failure", expected="actions", fix="call ~/reset")
-        value = 0.5 if "fast" in observation.instruction else 0.1
-        actions = np.full((self.spec.chunk_size, 7), value, dtype=np.float32)
-        actions[:, -1] = 1.0
         keep = np.zeros((2, 4, 4), dtype=np.bool_)
         keep[:, 0, : 1 + len(self.seen) % 4] = True
         return ActionChunk(
-            actions=actions,
+            actions=self.actions_for(observation),
             stamp_ns=observation.stamp_ns,
             step_period_ns=self.spec.step_period_ns,
             keep_masks=dict(zip(CAMERAS, keep, strict=True)),
@@ -92,6 +90,12 @@ class SteadyPolicy:
             instruction=observation.instruction,
             epoch=observation.epoch,
         )
+
+    def actions_for(self, observation: Observation) -> NDArray[np.float32]:
+        value = 0.5 if "fast" in observation.instruction else 0.1
+        actions = np.full((self.spec.chunk_size, 7), value, dtype=np.float32)
+        actions[:, -1] = 1.0
+        return actions
 
     def close(self) -> None:
         self.closed = True
@@ -107,6 +111,7 @@ class Robot(Node):
         super().__init__("robot", context=context)
         self.cameras = set(CAMERAS)
         self.size = (48, 64)
+        self.pixels: NDArray[np.uint8] | None = None  # black
         self.encoding = "rgb8"
         self.fingers = [0.04, -0.04]
         self.sends_state = True
@@ -163,7 +168,7 @@ class Robot(Node):
         height, width = self.size
         message = Image(height=height, width=width, encoding=self.encoding, step=3 * width)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
-        message.data.frombytes(bytes(height * width * 3))
+        message.data.frombytes(bytes(height * width * 3) if self.pixels is None else self.pixels.tobytes())
         return message
 
     @property
@@ -192,8 +197,14 @@ class Bench:
         for context in self._contexts:
             rclpy.init(context=context)
         overrides = [Parameter(name, value=value) for name, value in values.items()]
+        self.policy: Any = None
+
+        def keep_policy(config: NodeConfig) -> Any:
+            self.policy = make_policy(config)
+            return self.policy
+
         self.node = PolicyNode(
-            make_policy=make_policy, context=self._contexts[0], parameter_overrides=overrides
+            make_policy=keep_policy, context=self._contexts[0], parameter_overrides=overrides
         )
         self.robot = Robot(self._contexts[1])
         self._running = True

@@ -11,7 +11,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from harness import ACTION_NAMES, CAMERAS, Bench, SteadyPolicy, call
-from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
@@ -231,19 +230,6 @@ def test_a_simulator_that_dies_with_its_clock_stops_motion(simulated: Bench) -> 
     simulated.wait_for_stop("clock_stopped")
     simulated.assert_still()
     assert simulated.robot.moves[-1] - died <= 0.5 + TICK_S + SLACK_S
-
-
-def test_masks_and_overlays_carry_the_stamp_of_their_image(moving: Bench) -> None:
-    masks: list[Image] = []
-    overlays: list[Image] = []
-    robot = moving.robot
-    robot.create_subscription(Image, "/policy/retained_tokens/wrist", masks.append, 1)
-    robot.create_subscription(Image, "/policy/overlay/wrist", overlays.append, 1)
-    moving.wait_until(lambda: len(masks) > 4 and overlays, "masks")
-    assert {stamp_ns(mask.header.stamp) for mask in masks} <= set(robot.image_stamps)
-    assert (masks[0].encoding, masks[0].height, masks[0].width) == ("mono8", 4, 4)
-    assert len({bytes(mask.data).count(255) for mask in masks}) > 1, "the retained count varies"
-    assert (overlays[0].encoding, overlays[0].height, overlays[0].width) == ("rgb8", 48, 64)
 
 
 def test_diagnostics_tell_rates_latencies_and_counts(moving: Bench) -> None:

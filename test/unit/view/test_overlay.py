@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightvla_ros.core.errors import SpecError
-from lightvla_ros.core.preprocess import center_crop, resize
-from lightvla_ros.view.overlay import mask_image, mosaic, overlay
+from lightvla_ros.core.grid_region import GridRegion, grid_region
+from lightvla_ros.core.inference_record import CameraRecord, InferenceRecord
+from lightvla_ros.core.preprocess import Fit, center_crop, resize
+from lightvla_ros.view.overlay import draw_record, mask_image, mosaic, overlay
 
 GREY = np.full((320, 320, 3), 200, dtype=np.uint8)
+WHOLE = GridRegion()
 
 
 def keep(*patches: tuple[int, int], shape: tuple[int, int] = (4, 4)) -> np.ndarray:
@@ -28,7 +33,7 @@ def test_the_mask_image_is_white_where_retained() -> None:
 
 def test_retained_patches_are_unchanged_and_the_others_darker() -> None:
     image = np.full((320, 320, 3), (200, 100, 50), dtype=np.uint8)
-    result = overlay(image, keep((2, 2)), center_crop=False)
+    result = overlay(image, keep((2, 2)), WHOLE)
     np.testing.assert_array_equal(result[160:240, 160:240], image[160:240, 160:240])
     assert result[250:, 250:].max() < 100
     red, green, _ = result[300, 300].astype(int)
@@ -41,19 +46,32 @@ def test_outside_the_crop_is_darker_than_pruned() -> None:
     assert result[319 - 7, 200, 0] < result[319 - 9, 200, 0] < 200
 
 
-def test_a_patch_is_drawn_where_the_policy_saw_it() -> None:
-    """What the overlay leaves bright must land in that very patch of the policy's own crop."""
-    image = np.full((300, 500, 3), 30, dtype=np.uint8)
-    mask = keep((11, 5), shape=(16, 16))
-    shown = overlay(image, mask)
-    retained = (shown == 30).all(axis=2)
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("crops", [True, False])
+@given(row=st.integers(5, 10), column=st.integers(5, 10), height=st.sampled_from([300, 500]))
+def test_a_patch_is_drawn_where_the_policy_saw_it(
+    fit: Fit, crops: bool, row: int, column: int, height: int
+) -> None:
+    """What the overlay leaves bright must land in that very patch of the policy's own input."""
+    image = np.full((height, 400, 3), 30, dtype=np.uint8)
+    region = grid_region(height, 400, fit=fit, center_crop=crops)
+    retained = (overlay(image, keep((row, column), shape=(16, 16)), region) == 30).all(axis=2)
     retained[:40, :120] = False  # the count in the corner
     probe = np.where(retained[..., None], np.uint8(255), np.uint8(0)).repeat(3, axis=2)
-    seen = center_crop(resize(probe, 224, jpeg=False))[..., 0] > 127
+    model_input = resize(probe, 224, jpeg=False, fit=fit)
+    seen = (center_crop(model_input) if crops else model_input)[..., 0] > 127
     patches = seen.reshape(16, 14, 16, 14).mean(axis=(1, 3))
-    assert patches[11, 5] > 0.85
-    patches[11, 5] = 0.0
+    assert patches[row, column] > 0.85
+    patches[row, column] = 0.0
     assert patches.max() < 0.15
+
+
+def test_the_patch_grid_is_drawn_on_pruned_patches_only() -> None:
+    shown = overlay(GREY, keep((2, 2)), WHOLE)
+    dark, line = shown[290, 290, 0], shown[290, 240, 0]
+    assert line > dark, "the first pixels of a pruned patch are lighter"
+    assert (shown[160:240, 160:240] == 200).all()
+    assert len(np.unique(overlay(GREY, keep((2, 2), shape=(80, 80)), WHOLE)[200:, 200:])) == 1, "too narrow"
 
 
 def test_the_overlay_leaves_its_arguments_alone() -> None:
@@ -83,6 +101,34 @@ def test_a_long_caption_is_shrunk_not_cut() -> None:
     strip = mosaic(images, masks, "put the yellow can " * 8)[512:]
     assert strip.max() > 60
     assert (strip[:, -6:] == strip[0, 0]).all()
+
+
+def test_a_record_is_drawn_with_its_own_masks_and_regions() -> None:
+    camera = CameraRecord(
+        topic="/wrist", stamp_ns=1, upside_down=False, grid=(4, 4), region=WHOLE, retained=(5, 10)
+    )
+    record = InferenceRecord(
+        stamp_ns=1,
+        engine="mini",
+        backend="test",
+        instruction="push",
+        epoch=1,
+        state=(0.0,),
+        actions=((0.0,),),
+        step_period_ns=1,
+        taken=True,
+        timings_ms={},
+        cameras={"wrist": camera},
+    )
+    drawn = draw_record(record, {"wrist": GREY})
+    masks = {"wrist": keep((1, 1), (2, 2))}
+    expected = mosaic({"wrist": GREY}, masks, "push: 2 of 16 visual tokens", {"wrist": WHOLE})
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_an_image_with_fewer_pixels_than_patches_is_refused() -> None:
+    with pytest.raises(SpecError, match="an image of 12x20 pixels, a grid of 16x16 patches"):
+        overlay(np.zeros((20, 12, 3), np.uint8), keep(shape=(16, 16)))
 
 
 @pytest.mark.parametrize("masks", [{}, {"other": keep()}, {"wrist": np.zeros((4, 4), np.uint8)}])

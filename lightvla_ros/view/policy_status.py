@@ -1,4 +1,4 @@
-"""What one diagnostic status of a policy node says, sorted into groups; no ROS and no drawing here."""
+"""What one diagnostic status of a policy node says, sorted into groups; neither ROS nor drawing here."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Snapshot:
         latencies_ms: stage -> percentile ("p50", "p95", "p99") -> milliseconds.
         retained: "last", "min", "median", "max" -> visual tokens.
         counters: name -> count since the node was configured.
+        image_topics: camera -> full name of its topic.
         other: what this version does not know.
     """
 
@@ -47,6 +48,7 @@ class Snapshot:
     latencies_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     retained: dict[str, float] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    image_topics: dict[str, str] = field(default_factory=dict)
     other: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,6 +92,7 @@ def parse_status(node: str, level: int, message: str, values: Mapping[str, str])
         latencies_ms=groups.latencies_ms,
         retained=groups.retained,
         counters=groups.counters,
+        image_topics=groups.image_topics,
         other=groups.other,
     )
 
@@ -102,11 +105,14 @@ class _Groups:
         self.latencies_ms: dict[str, dict[str, float]] = {}
         self.retained: dict[str, float] = {}
         self.counters: dict[str, int] = {}
+        self.image_topics: dict[str, str] = {}
         self.other: dict[str, str] = {}
 
     def add(self, key: str, value: str) -> None:
         number = _number(value)
-        if number is None:
+        if key.startswith("image_topic_"):
+            self.image_topics[key.removeprefix("image_topic_")] = value
+        elif number is None:
             self.other[key] = value
         elif match := re.fullmatch(r"(.+)_(p\d+)_ms", key):
             self.latencies_ms.setdefault(match[1], {})[match[2]] = number

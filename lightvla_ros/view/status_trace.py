@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from lightvla_ros.commands._top_snapshot import Snapshot
+from lightvla_ros.view.policy_status import Snapshot
 
 # The node speaks once a second.
 SILENT_AFTER_S = 3.0
