@@ -97,6 +97,7 @@ setup(
         "tensorrt": ["tensorrt>=10.3", *CUDA],
         "tensorrt-rtx": ["tensorrt-rtx-cu12>=1.4", *CUDA],
         "plot": ["matplotlib>=3.8"],
+        "record": ["rosbags>=0.11.7", "rosbags-image>=0.10"],
         "libero": LIBERO,
         "ray": ["ray>=2.9"],
         "dev": [

@@ -17,7 +17,21 @@ from pathlib import Path
 from lightvla_ros import __version__
 from lightvla_ros.core.errors import LightVlaError
 
-COMMANDS = ("demo", "export", "build", "verify", "bench", "collect", "train", "eval", "top", "doctor")
+COMMANDS = (
+    "demo",
+    "export",
+    "build",
+    "verify",
+    "bench",
+    "collect",
+    "train",
+    "eval",
+    "top",
+    "record",
+    "replay",
+    "render",
+    "doctor",
+)
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -31,6 +45,7 @@ EXTRAS = {
     "onnxscript": "export",
     "peft": "train",
     "rclpy": "ros",
+    "rosbags": "record",
     "safetensors": "torch",
     "tensorboard": "train",
     "tensorrt": "tensorrt",

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightvla_ros.core.errors import LightVlaError
-from lightvla_ros.view.overlay import draw_record
-from lightvla_ros.view.recording import VideoFile, count_frames, write_picture
+from lightvla_ros.view.layout import draw_record
+from lightvla_ros.view.video import VideoFile, count_frames, write_picture
 
 if TYPE_CHECKING:
     from lightvla_ros.nodes.demo_monitor import DemoMonitor, SeenInference

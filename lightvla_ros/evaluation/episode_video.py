@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lightvla_ros.core.observation import ActionChunk, Observation
 from lightvla_ros.evaluation.rollout import Task
-from lightvla_ros.view.overlay import mosaic
-from lightvla_ros.view.recording import VideoFile
+from lightvla_ros.view.layout import mosaic
+from lightvla_ros.view.video import VideoFile
 
 _FPS = 10.0
 _LONGEST_NAME = 60

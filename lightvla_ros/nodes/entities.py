@@ -29,12 +29,25 @@ class Entities:
         self,
         kind: type[Any],
         topic: str,
-        callback: Callable[[Any], None],
+        callback: Callable[..., None],
         profile: QoSProfile,
         events: Any = None,
+        *,
+        raw: bool = False,
     ) -> Subscription[Any]:
-        """Create a subscription; without `events`, publishers that offer less than it asks for are logged."""
-        subscription = self._node.create_subscription(kind, topic, callback, profile, event_callbacks=events)
+        """Create a subscription.
+
+        Args:
+            kind: message type.
+            topic: topic name.
+            callback: takes each message, and where it has a second parameter the message's info.
+            profile: quality of service to ask for.
+            events: without them, publishers that offer less than it asks for are logged.
+            raw: hand over bytes in CDR, not messages.
+        """
+        subscription = self._node.create_subscription(
+            kind, topic, callback, profile, event_callbacks=events, raw=raw
+        )
         self._subscriptions.append(subscription)
         return subscription
 

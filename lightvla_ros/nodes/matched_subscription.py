@@ -39,6 +39,7 @@ class MatchedSubscription:
         topic: topic name.
         callback: takes each message.
         qos: what to ask for.
+        raw: see `Entities.subscription`.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class MatchedSubscription:
         *,
         kind: type[Any],
         topic: str,
-        callback: Callable[[Any], None],
+        callback: Callable[..., None],
         qos: MatchedQos,
+        raw: bool = False,
     ) -> None:
         self._node, self._entities = node, entities
-        self._kind, self._callback, self._qos = kind, callback, qos
+        self._kind, self._callback, self._qos, self._raw = kind, callback, qos, raw
         self._looks = 0
         self._former: deque[tuple[int, Subscription[Any]]] = deque()
         self._subscription = self._subscribe(topic, qos.unmatched)
@@ -71,7 +73,7 @@ class MatchedSubscription:
         # A publisher that does not fit is not worth a warning where the next look makes it fit.
         is_final = len(self._qos.choices) == 1
         events = SubscriptionEventCallbacks(use_default_callbacks=is_final)
-        return self._entities.subscription(self._kind, topic, self._callback, profile, events)
+        return self._entities.subscription(self._kind, topic, self._callback, profile, events, raw=self._raw)
 
     def _retire(self) -> None:
         self._looks += 1

@@ -55,6 +55,9 @@ ROBOT_STATE = _keep_last(10, _BEST_EFFORT, _VOLATILE)
 # Kept for a node that comes later, where the publishers keep it.
 _LATCHED = _keep_last(1, _RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 INSTRUCTION = MatchedQos(_LATCHED, (_LATCHED, *_matched(1).choices))
+# Whatever is published, kept messages included, by whomever.
+_LATCHED_MANY = _keep_last(50, _RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+RECORDING = MatchedQos(_LATCHED_MANY, (_LATCHED_MANY, *_matched(50).choices))
 # None may be lost, and buttons rarely keep their message for latecomers.
 ESTOP = _matched(10)
 COMMAND = _keep_last(1, _RELIABLE, _VOLATILE)

@@ -1,18 +1,15 @@
-"""An ear on /diagnostics for a program that is no robot's part: no rosout, no parameters, no services."""
+"""An ear on /diagnostics."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 
 from lightvla_ros.nodes import qos
+from lightvla_ros.nodes.observer import observing
 
 # name, level, message and key -> value of one status
 OnStatus: TypeAlias = Callable[[str, int, str, Mapping[str, str]], None]
@@ -35,21 +32,6 @@ def listening(on_status: OnStatus) -> Iterator[Listen]:
             values = {item.key: item.value for item in status.values}
             on_status(status.name, int.from_bytes(status.level, "little"), status.message, values)
 
-    context = Context()
-    rclpy.init(args=[], context=context)
-    # Several may watch at once, and a graph with two nodes of one name is a warning to everybody.
-    node = rclpy.create_node(
-        f"lightvla_top_{os.getpid()}",
-        context=context,
-        enable_rosout=False,
-        start_parameter_services=False,
-    )
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    node.create_subscription(DiagnosticArray, "/diagnostics", on_message, qos.DIAGNOSTICS)
-    try:
+    with observing("lightvla_top") as (node, executor):
+        node.create_subscription(DiagnosticArray, "/diagnostics", on_message, qos.DIAGNOSTICS)
         yield lambda timeout_s: executor.spin_once(timeout_sec=timeout_s)
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.shutdown(context=context)

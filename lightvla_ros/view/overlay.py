@@ -1,9 +1,6 @@
-"""Pictures of what the pruner retained: patch masks, overlays and the demo's mosaic."""
+"""What the pruner retained of an image: patch masks and overlays."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import cast
 
 import cv2
 import numpy as np
@@ -11,7 +8,6 @@ from numpy.typing import NDArray
 
 from lightvla_ros.core.errors import SpecError
 from lightvla_ros.core.grid_region import GridRegion, grid_region
-from lightvla_ros.core.inference_record import InferenceRecord
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -26,8 +22,6 @@ NARROWEST_WITH_GRID_PX = 6
 USUAL_REGION = grid_region(1, 1)
 UNSEEN, PRUNED, RETAINED = range(3)
 
-TILE_HEIGHT_PX = 256
-CAPTION_HEIGHT_PX = 40
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -57,7 +51,7 @@ def overlay(image_rgb: Image, keep_mask: Mask, region: GridRegion = USUAL_REGION
         SpecError: the image or the mask has another dtype or shape, or the image has fewer pixels than
             the grid has patches.
     """
-    image, mask = _checked_image(image_rgb), _checked_mask(keep_mask)
+    image, mask = checked_image(image_rgb), _checked_mask(keep_mask)
     height, width, _ = image.shape
     if height < mask.shape[0] or width < mask.shape[1]:
         raise SpecError(
@@ -76,58 +70,8 @@ def overlay(image_rgb: Image, keep_mask: Mask, region: GridRegion = USUAL_REGION
     cv2.copyTo(pruned, (states == PRUNED).astype(np.uint8), result)
     cv2.copyTo(unseen, (states == UNSEEN).astype(np.uint8), result)
     _draw_grid(result, states, rows, columns)
-    _label(result, f"{np.count_nonzero(mask)}/{mask.size}")
+    label(result, f"{np.count_nonzero(mask)}/{mask.size}")
     return result
-
-
-def mosaic(
-    images: Mapping[str, Image],
-    keep_masks: Mapping[str, Mask],
-    caption: str,
-    regions: Mapping[str, GridRegion] | None = None,
-) -> Image:
-    """Lay out one moment of a policy: a column per camera, its image above its overlay, the caption below.
-
-    Args:
-        images: camera name -> uint8 [H, W, 3] RGB.
-        keep_masks: camera name -> bool [rows, columns], for the same cameras.
-        caption: one line, e.g. the instruction and the number of retained tokens; shrunk to fit.
-        regions: camera name -> what its grid covers, see `overlay`; None where it is the usual for all.
-
-    Returns:
-        uint8 [552, W', 3] RGB; W' is even and depends only on the images' shapes, as video needs.
-
-    Raises:
-        SpecError: there is no camera, a mask is missing, or an image or mask is malformed.
-    """
-    if not images or set(images) != set(keep_masks):
-        raise SpecError(
-            "cameras of the mosaic",
-            got=f"images of {sorted(images)}, masks of {sorted(keep_masks)}",
-            expected="at least one camera, with one image and one mask each",
-        )
-    regions = dict.fromkeys(images, USUAL_REGION) if regions is None else regions
-    columns = [_column(name, image, keep_masks[name], regions[name]) for name, image in images.items()]
-    body = np.concatenate(columns, axis=1)
-    return np.concatenate([body, _caption_strip(caption, body.shape[1])], axis=0)
-
-
-def draw_record(record: InferenceRecord, images: Mapping[str, Image]) -> Image:
-    """Lay out one inference as a mosaic, captioned with its instruction and how many tokens it retained.
-
-    Args:
-        record: what was inferred.
-        images: camera name -> the image it was inferred from, as its topic has it; uint8 [H, W, 3] RGB.
-
-    Raises:
-        SpecError: see `mosaic`.
-    """
-    return mosaic(
-        images,
-        {name: camera.keep_mask for name, camera in record.cameras.items()},
-        f"{record.instruction}: {record.num_retained} of {record.num_visual_tokens} visual tokens",
-        {name: camera.region for name, camera in record.cameras.items()},
-    )
 
 
 def _pixel_states(mask: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
@@ -158,28 +102,8 @@ def _draw_grid(
     image[is_first] = (image[is_first] * (1 - GRID_GREY / 2) + 255 * GRID_GREY / 4).astype(np.uint8)
 
 
-def _column(name: str, image: Image, keep_mask: Mask, region: GridRegion) -> Image:
-    height, width, _ = _checked_image(image).shape
-    tile_width = max(2, 2 * round(width * TILE_HEIGHT_PX / height / 2))
-    tile = cast(Image, cv2.resize(image, (tile_width, TILE_HEIGHT_PX), interpolation=cv2.INTER_AREA))
-    masked = overlay(tile, keep_mask, region)
-    _label(tile, name.replace("_", " "))
-    return np.concatenate([tile, masked], axis=0)
-
-
-def _caption_strip(caption: str, width: int) -> Image:
-    strip = np.full((CAPTION_HEIGHT_PX, width, 3), 24, dtype=np.uint8)
-    margin = 8
-    natural_width = max(1, cv2.getTextSize(caption, FONT, 1.0, 1)[0][0])
-    scale = min(0.5, (width - 2 * margin) / natural_width)
-    _, text_height = cv2.getTextSize(caption, FONT, scale, 1)[0]
-    position = (margin, (CAPTION_HEIGHT_PX + text_height) // 2)
-    cv2.putText(strip, caption, position, FONT, scale, WHITE, 1, cv2.LINE_AA)
-    return strip
-
-
-def _label(image: Image, text: str) -> None:
-    """Write text into the upper left corner, readable on any background."""
+def label(image: Image, text: str) -> None:
+    """Write text into the upper left corner of uint8 [H, W, 3], readable on any background."""
     scale = max(0.3, image.shape[0] / 512)
     (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
     margin = round(8 * scale)
@@ -187,7 +111,12 @@ def _label(image: Image, text: str) -> None:
     cv2.putText(image, text, (margin, margin + height), FONT, scale, WHITE, 1, cv2.LINE_AA)
 
 
-def _checked_image(image: Image) -> Image:
+def checked_image(image: Image) -> Image:
+    """Return the image, contiguous.
+
+    Raises:
+        SpecError: it is not uint8 [H, W, 3].
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise SpecError("image to draw on", got=f"{image.dtype} {image.shape}", expected="uint8 [H, W, 3]")
     return np.ascontiguousarray(image)

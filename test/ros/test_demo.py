@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 
-from lightvla_ros.view.recording import count_frames
+from lightvla_ros.view.video import count_frames
 
 COMMAND = "import sys; from lightvla_ros.cli import main; sys.exit(main())"
 

@@ -22,7 +22,7 @@ from lightvla_ros.evaluation.rollout import EpisodeResult, Task
 from lightvla_ros.evaluation.summary import summarize
 from lightvla_ros.sim.instructions import GOALS, WORDINGS
 from lightvla_ros.sim.ray_pool import RayCluster
-from lightvla_ros.view.recording import count_frames
+from lightvla_ros.view.video import count_frames
 
 
 def results(**options: object) -> list[EpisodeResult]:

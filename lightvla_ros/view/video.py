@@ -1,7 +1,8 @@
-"""A video file and a picture from RGB frames."""
+"""Video files, animations and pictures from RGB frames."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -61,6 +62,46 @@ class VideoFile:
                 fix="choose another --out, or install opencv-python-headless from PyPI",
             )
         return writer
+
+
+def write_film(path: Path, frames: Iterable[NDArray[np.uint8]], *, fps: float) -> int:
+    """Write frames, uint8 [H, W, 3] RGB of one size, as a video or an animation.
+
+    Args:
+        path: where to, ending in .mp4, or in .gif for one that is kept in memory until it is written.
+        frames: in order.
+        fps: frames per second.
+
+    Returns:
+        How many frames there were; without any, no file is written.
+
+    Raises:
+        LightVlaError: the name ends in something else, or the file cannot be written.
+    """
+    if path.suffix == ".mp4":
+        with VideoFile(path, fps=fps) as video:
+            for frame in frames:
+                video.write(frame)
+        return video.num_frames
+    if path.suffix == ".gif":
+        return _write_gif(path, list(frames), fps)
+    raise LightVlaError(f"film {path}", got=f"the ending {path.suffix!r}", expected=".mp4 or .gif")
+
+
+def _write_gif(path: Path, frames: list[NDArray[np.uint8]], fps: float) -> int:
+    if not hasattr(cv2, "imwriteanimation"):
+        raise LightVlaError(
+            f"animation {path}",
+            got=f"OpenCV {cv2.__version__}, which cannot write it",
+            expected="OpenCV 4.11 or later",
+            fix="pip install --upgrade opencv-python-headless, or write an .mp4",
+        )
+    animation = cv2.Animation()
+    animation.frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames]
+    animation.durations = [round(1000 / fps)] * len(frames)
+    if frames and not cv2.imwriteanimation(str(path), animation):
+        raise LightVlaError(f"animation {path}", got="it cannot be written", fix="choose another --out")
+    return len(frames)
 
 
 def count_frames(path: Path) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lightvla_ros.core.errors import LightVlaError
-from lightvla_ros.view.recording import VideoFile, count_frames, write_picture
+from lightvla_ros.view.video import VideoFile, count_frames, write_picture
 
 RED = np.full((64, 96, 3), (200, 10, 10), np.uint8)
 

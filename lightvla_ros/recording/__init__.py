@@ -1,0 +1,1 @@
+"""Recordings of a policy node as rosbag2 directories with MCAP storage; no ROS installation is needed."""
