@@ -6,7 +6,7 @@ help:
 	@echo "make test    every test; make test-faults: only those where cameras, processes or the network fail"
 	@echo "make test-libero  tests in the LIBERO simulator, in an environment of its own (2.6 GB)"
 	@echo "make check   ruff, mypy and the fast tests"
-	@echo "make bench   latency of preprocessing and of every stage, jitter of the command thread"
+	@echo "make bench   latency of preprocessing and of every stage, jitter of the command thread, cost of pictures"
 	@echo "make mini    the embedded policy from nothing, in out/mini (an hour and a half on two cores)"
 	@echo "make soak    ten minutes of the demo's nodes: memory, jitter and lost commands"
 
@@ -33,6 +33,7 @@ bench: .venv/.develop
 	scripts/run.sh lightvla bench engines/mini --random none
 	scripts/run.sh python bench/jitter.py --seconds 10
 	scripts/run.sh python bench/node_overhead.py --seconds 10
+	scripts/run.sh python bench/pictures.py
 
 soak: .venv/.run
 	scripts/run.sh python bench/soak.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -206,3 +207,19 @@ def test_a_recording_is_drawn_without_ros(recording: Path, tmp_path: Path) -> No
         result = command("render", recording, "--out", tmp_path / name, "--width", 256)
         assert result.returncode == 0, result.stderr
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_the_foxglove_layout_shows_topics_and_figures_that_the_node_has(moving: Bench) -> None:
+    layout = json.loads((Path(__file__).parents[2] / "config" / "foxglove.json").read_text(encoding="utf-8"))
+    told = json.dumps(layout["configById"])
+    topics = set(re.findall(r'"(/[a-z_/]+)', told))
+    keys = set(re.findall(r'key==\\"(\w+)\\"', told))
+    assert len(topics) > 8
+    assert len(keys) > 4
+    moving.wait_until(lambda: "published_p95_ms" in moving.robot.status, "diagnostics")
+    known = {*topics_of(moving.robot, "/lightvla_policy"), "/lightvla_policy/enable"}
+    assert topics <= known
+    # The test's policy has not all the stages of a real one.
+    assert keys - {"pruner_p95_ms", "decoder_p95_ms"} <= set(moving.robot.status)
+    panels = set(re.findall(r'"([A-Z]\w+!\w+)"', json.dumps(layout["layout"])))
+    assert panels == set(layout["configById"])
