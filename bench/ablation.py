@@ -27,9 +27,9 @@ import torch
 from tables import put_table
 from tqdm import tqdm
 
-from lightvla_ros.app import load_engine
 from lightvla_ros.backends.export import export_bundle
 from lightvla_ros.backends.flops import stage_flops
+from lightvla_ros.backends.loading import load_engine
 from lightvla_ros.core.observation import Observation
 from lightvla_ros.core.policy import Policy
 from lightvla_ros.evaluation.closed_loop import Evaluation, evaluate

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args
 
-from lightvla_ros.app import Backend, LoadedEngine, load_engine
+from lightvla_ros.backends.loading import Backend, LoadedEngine, load_engine
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
 
 REFERENCE_STYLE = "reference-style"

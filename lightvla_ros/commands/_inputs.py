@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightvla_ros.app import LoadedEngine, make_policy, make_preprocessor
+from lightvla_ros.app import make_policy, make_preprocessor
 from lightvla_ros.backends.comparison import EngineSample
+from lightvla_ros.backends.loading import LoadedEngine
 from lightvla_ros.backends.tokenizer import load_encoder
 from lightvla_ros.core.errors import BundleError, ConfigError, SpecError
 

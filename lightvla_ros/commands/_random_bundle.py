@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from lightvla_ros.app import LoadedEngine, load_engine
 from lightvla_ros.backends.export import export_bundle
 from lightvla_ros.backends.length_buckets import default_prompt_buckets, default_retained_buckets
+from lightvla_ros.backends.loading import LoadedEngine, load_engine
 from lightvla_ros.backends.torch_graph_engine import torch_engine
 from lightvla_ros.commands._bench_engines import TORCH_BACKENDS, EngineChoice, reference_style
 from lightvla_ros.commands._random_size import RandomSize

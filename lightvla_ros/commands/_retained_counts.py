@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lightvla_ros.app import LoadedEngine, find_directory, load_engine, make_policy
+from lightvla_ros.app import make_policy
 from lightvla_ros.backends.length_buckets import bucket_for, default_retained_buckets, suggest_buckets
+from lightvla_ros.backends.loading import LoadedEngine, find_directory, load_engine
 from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest
 from lightvla_ros.commands._inputs import random_ids, random_image
 from lightvla_ros.core.errors import EngineError

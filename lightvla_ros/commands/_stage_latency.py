@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lightvla_ros.app import LoadedEngine, make_policy
+from lightvla_ros.app import make_policy
 from lightvla_ros.backends.flops import stage_bytes, stage_flops
+from lightvla_ros.backends.loading import LoadedEngine
 from lightvla_ros.backends.roofline import Roofline
 from lightvla_ros.commands._bench_engines import REFERENCE_STYLE
 from lightvla_ros.commands._inputs import random_ids, random_image

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build and say what was built."""
-    from lightvla_ros.app import find_directory
+    from lightvla_ros.backends.loading import find_directory
 
     directory = find_directory(args.bundle)
     plan_sets = _build(directory, args)

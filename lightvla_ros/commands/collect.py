@@ -95,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _dagger(args: argparse.Namespace) -> Dagger:
-    from lightvla_ros.app import find_directory, load_policy
+    from lightvla_ros.app import load_policy
+    from lightvla_ros.backends.loading import find_directory
     from lightvla_ros.learn.dagger import Dagger
 
     # A wrong name is told before any process starts.

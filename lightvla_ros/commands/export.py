@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export and say what was written."""
-    from lightvla_ros.app import find_directory
+    from lightvla_ros.backends.loading import find_directory
 
     source = _read_source(find_directory(args.source), args.statistics_key, args.notes)
     precision = PRECISIONS.get(args.precision, args.precision)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from lightvla_ros.app import LoadedEngine
     from lightvla_ros.backends.comparison import EngineSample, InspectableEngine, ReferenceEngine
+    from lightvla_ros.backends.loading import LoadedEngine
     from lightvla_ros.backends.manifest import Manifest
     from lightvla_ros.backends.tensorrt.plan import PlanSet
     from lightvla_ros.backends.thresholds import Thresholds
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and return 1 when a figure is beyond its threshold."""
-    from lightvla_ros.app import find_directory
+    from lightvla_ros.backends.loading import find_directory
     from lightvla_ros.backends.thresholds import load_thresholds
     from lightvla_ros.backends.verification import write_record
     from lightvla_ros.commands._verify_report import table
@@ -121,7 +121,7 @@ class _Subject:
 
 
 def _subject(args: argparse.Namespace, directory: Path, stack: ExitStack) -> _Subject:
-    from lightvla_ros.app import load_engine
+    from lightvla_ros.backends.loading import load_engine
     from lightvla_ros.backends.manifest import Manifest
 
     manifest = Manifest.read(directory)
@@ -166,7 +166,7 @@ def _plan_set(directory: Path, manifest: Manifest, plans: Path | None) -> PlanSe
 
 def _reference(directory: Path, checkpoint: str | None) -> tuple[ReferenceEngine, str]:
     """Return torch in float32 on the CPU, and whose weights it has."""
-    from lightvla_ros.app import find_directory
+    from lightvla_ros.backends.loading import find_directory
     from lightvla_ros.backends.manifest import Manifest
 
     manifest = Manifest.read(directory)

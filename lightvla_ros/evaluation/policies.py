@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from lightvla_ros.app import LoadedEngine, load_engine, make_policy
+from lightvla_ros.app import make_policy
+from lightvla_ros.backends.loading import LoadedEngine, load_engine
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.policy import Engine, Policy
 from lightvla_ros.evaluation.random_policy import RandomPolicy

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from lightvla_ros.app import load_engine
 from lightvla_ros.backends.bundle_model import model_from_bundle
 from lightvla_ros.backends.export import export_bundle
+from lightvla_ros.backends.loading import load_engine
 from lightvla_ros.backends.manifest import Manifest, describe_file
 from lightvla_ros.core.errors import BundleError, ConfigError
 from lightvla_ros.model import LightVla

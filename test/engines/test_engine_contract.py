@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from lightvla_ros.app import LoadedEngine, load_engine
 from lightvla_ros.backends.comparison import EngineSample, compare
+from lightvla_ros.backends.loading import LoadedEngine, load_engine
 from lightvla_ros.commands._inputs import random_samples
 from lightvla_ros.core.errors import EngineError
 

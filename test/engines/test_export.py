@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from test_engine_commands import command, last_json
 from torch import Tensor
 
-from lightvla_ros.app import load_engine
 from lightvla_ros.backends.bundle_model import model_from_bundle, open_bundle, weights_hash
 from lightvla_ros.backends.export import export_bundle
+from lightvla_ros.backends.loading import load_engine
 from lightvla_ros.backends.manifest import PARTS, Manifest, describe_file
 from lightvla_ros.commands import export
 from lightvla_ros.commands._inputs import random_samples

@@ -14,11 +14,11 @@ from tensorrt_cases import EngineCases, Rig
 from test_engine_commands import command
 from test_tensorrt_engine import Workshop
 
-from lightvla_ros.app import LoadedEngine, load_engine
 from lightvla_ros.backends.bundle_model import model_from_bundle
 from lightvla_ros.backends.comparison import EngineSample, InspectableEngine, compare
 from lightvla_ros.backends.export import export_bundle
 from lightvla_ros.backends.flops import stage_bytes, stage_flops, stage_weights
+from lightvla_ros.backends.loading import LoadedEngine, load_engine
 from lightvla_ros.backends.manifest import Manifest
 from lightvla_ros.backends.quantization import quantize_bundle
 from lightvla_ros.backends.thresholds import load_thresholds

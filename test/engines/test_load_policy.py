@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lightvla_ros
-from lightvla_ros.app import load_engine
+from lightvla_ros.backends.loading import load_engine
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError, InstructionError
 from lightvla_ros.core.observation import Observation
 from lightvla_ros.core.policy import PrunedPolicy

@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from lightvla_ros.app import load_engine
 from lightvla_ros.backends.comparison import EngineSample, compare
 from lightvla_ros.backends.export import export_bundle
+from lightvla_ros.backends.loading import load_engine
 from lightvla_ros.backends.manifest import Manifest
 from lightvla_ros.backends.onnxruntime_engine import OrtEngine, OrtOptions, session_options
 from lightvla_ros.commands._inputs import random_samples

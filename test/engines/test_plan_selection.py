@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightvla_ros.app import load_engine
+from lightvla_ros.backends.loading import load_engine
 from lightvla_ros.backends.manifest import PARTS, Manifest, describe_file
 from lightvla_ros.backends.tensorrt.plan import (
     Fingerprint,

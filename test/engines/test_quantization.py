@@ -10,9 +10,9 @@ import pytest
 import torch
 from test_engine_commands import command
 
-from lightvla_ros.app import load_engine
 from lightvla_ros.backends.bundle_model import open_bundle
 from lightvla_ros.backends.export import export_bundle
+from lightvla_ros.backends.loading import load_engine
 from lightvla_ros.backends.manifest import Manifest
 from lightvla_ros.backends.quantization import check_scheme, quantize_bundle
 from lightvla_ros.commands import export

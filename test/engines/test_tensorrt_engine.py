@@ -14,9 +14,9 @@ import pytest
 from cuda_double import VERSION, CudaDouble, RuntimeDouble
 from tensorrt_cases import EngineCases, Rig
 
-from lightvla_ros.app import load_engine
 from lightvla_ros.backends.comparison import compare
 from lightvla_ros.backends.length_buckets import retained_profiles
+from lightvla_ros.backends.loading import load_engine
 from lightvla_ros.backends.manifest import PARTS, Manifest, describe_file
 from lightvla_ros.backends.onnxruntime_engine import OrtEngine
 from lightvla_ros.backends.tensorrt.engine import TensorRtEngine

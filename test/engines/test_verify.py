@@ -14,9 +14,9 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from lightvla_ros.app import LoadedEngine, load_engine
 from lightvla_ros.backends.bundle_model import model_from_bundle
 from lightvla_ros.backends.comparison import EngineSample, compare, differences
+from lightvla_ros.backends.loading import LoadedEngine, load_engine
 from lightvla_ros.backends.manifest import Manifest, describe_file
 from lightvla_ros.backends.onnxruntime_engine import OrtEngine
 from lightvla_ros.backends.thresholds import Thresholds, load_thresholds

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightvla_ros.app import load_engine
 from lightvla_ros.backends.comparison import EngineSample
 from lightvla_ros.backends.export import export_bundle
+from lightvla_ros.backends.loading import load_engine
 from lightvla_ros.backends.manifest import Manifest
 from lightvla_ros.commands import verify
 from lightvla_ros.commands._inputs import random_samples, world_samples

@@ -12,8 +12,8 @@ from cuda_double import CudaDouble, RuntimeDouble
 from test_tensorrt_engine import write_plans
 from test_verify import edit_output
 
-from lightvla_ros.app import load_engine
 from lightvla_ros.backends.availability import Availability
+from lightvla_ros.backends.loading import load_engine
 from lightvla_ros.backends.manifest import Manifest
 from lightvla_ros.backends.tensorrt import engine as tensorrt_engine
 from lightvla_ros.backends.tensorrt import runtime as tensorrt_runtime
