@@ -18,5 +18,16 @@ def profile_environment(profile: str, environment: Mapping[str, str]) -> dict[st
     """
     if profile in ("", "none") or _VARIABLE in environment or _VARIABLE_BEFORE in environment:
         return {}
-    is_old = environment.get("ROS_DISTRO") in _BEFORE_KILTED
-    return {_VARIABLE_BEFORE if is_old else _VARIABLE: profile}
+    return {profile_variable(environment): profile}
+
+
+def profile_variable(environment: Mapping[str, str]) -> str:
+    """Return the variable that Fast DDS reads in an environment."""
+    return _VARIABLE_BEFORE if environment.get("ROS_DISTRO") in _BEFORE_KILTED else _VARIABLE
+
+
+def unread_profile_variable(environment: Mapping[str, str]) -> str | None:
+    """Return the other version's variable where it alone is set, None otherwise."""
+    read = profile_variable(environment)
+    unread = _VARIABLE if read == _VARIABLE_BEFORE else _VARIABLE_BEFORE
+    return unread if unread in environment and read not in environment else None

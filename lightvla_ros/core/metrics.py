@@ -1,7 +1,8 @@
-"""Rates and percentiles over the recent past. Time is always an argument."""
+"""Rates and percentiles over the recent past, by times given as arguments, and a clock for stages."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 import numpy as np
@@ -60,3 +61,17 @@ class Latencies:
     def percentiles_ms(self, *ranks: float) -> dict[str, tuple[float, ...]]:
         """Percentiles of each stage that was noted, one per rank (0..100), ms."""
         return {stage: window.percentiles(*ranks) for stage, window in list(self._windows.items())}
+
+
+class StageClock:
+    """Collect wall time between marks, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.timings_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, stage: str) -> None:
+        """Note the time since the last mark, or since the clock was made, as that of `stage`."""
+        now = time.perf_counter()
+        self.timings_ms[stage] = (now - self._last) * 1e3
+        self._last = now

@@ -6,7 +6,6 @@ prompt and the normalisation statistics. Nothing here knows which backend runs.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightvla_ros.core.errors import EngineError, LightVlaError, ObservationError
+from lightvla_ros.core.metrics import StageClock
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer, binarize_gripper
 from lightvla_ros.core.observation import ActionChunk, Observation
 from lightvla_ros.core.preprocess import Fit, ImagePreprocessor
@@ -164,19 +164,6 @@ class Engine(Protocol):
         ...
 
 
-class _StageClock:
-    """Collect wall time between marks, in milliseconds."""
-
-    def __init__(self) -> None:
-        self.timings_ms: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def mark(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.timings_ms[stage] = (now - self._last) * 1e3
-        self._last = now
-
-
 class PrunedPolicy:
     """LightVLA as one composition: preprocess -> vision -> pruner -> decoder -> unnormalise.
 
@@ -223,7 +210,7 @@ class PrunedPolicy:
     def predict_chunk(self, observation: Observation) -> ActionChunk:
         """Answer one observation; see `Policy.predict_chunk`."""
         self._check(observation)
-        clock = _StageClock()
+        clock = StageClock()
         prompt = self._encoded_prompt(observation.instruction)
         proprio = self.proprio_normalizer.normalize(observation.proprio)
         images = [observation.images[name] for name in self._spec.camera_names]

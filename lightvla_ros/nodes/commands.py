@@ -18,7 +18,7 @@ from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 from trajectory_msgs.msg import JointTrajectory
 
-from lightvla_ros.core.command_fit import check_actions
+from lightvla_ros.core.policy_fit import check_actions
 from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.joint_order import joint_order
 from lightvla_ros.core.limits import limit_delta

@@ -8,16 +8,16 @@ import traceback
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 
-from lightvla_ros.core.command_fit import check_actions
 from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.control_loop import ControlLoop
-from lightvla_ros.core.errors import ConfigError, LightVlaError, WorkerError
+from lightvla_ros.core.errors import LightVlaError, WorkerError
 from lightvla_ros.core.frame_pairing import StampedObservation
 from lightvla_ros.core.metrics import RateMeter
 from lightvla_ros.core.observation import ActionChunk, Observation
 from lightvla_ros.core.output import Command, Output
 from lightvla_ros.core.pacing import FixedRateThread
-from lightvla_ros.core.policy import Policy, PolicySpec, warm_up
+from lightvla_ros.core.policy import Policy, warm_up
+from lightvla_ros.core.policy_fit import check_fit
 from lightvla_ros.core.sensor_inputs import STATE
 from lightvla_ros.core.watchdog import StopReason
 from lightvla_ros.core.worker import InferenceWorker
@@ -31,7 +31,6 @@ from lightvla_ros.nodes.topics import describe_publishers, rivals
 
 _STOP_TIMEOUT_S = 10.0
 _LOG_EVERY_S = 5.0
-_POSE_DIMS = 6
 _EXPECTED_STOPS = ("no_instruction", "disabled", "waiting", "no_action")
 # What comes with every chunk in mode sync is no news.
 _UNTOLD_STOPS = ("awaiting_chunk",)
@@ -279,28 +278,3 @@ class PolicySession:
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)
-
-
-def check_fit(config: NodeConfig, spec: PolicySpec) -> None:
-    """Check that the configuration can feed and obey the policy.
-
-    Raises:
-        ConfigError: the state vector or the action has another length, or a camera is unknown.
-    """
-    check_actions(config, spec)
-    unknown = config.camera.upside_down_names.difference(spec.camera_names)
-    if unknown:
-        raise ConfigError(
-            "camera.upside_down",
-            got=", ".join(sorted(unknown)),
-            expected=f"cameras of the policy {spec.name!r}: {', '.join(spec.camera_names)}",
-            fix="name them with spaces between",
-        )
-    proprio_dim = _POSE_DIMS + len(config.proprio.gripper_joints)
-    if config.proprio.source == "eef_pose" and proprio_dim != spec.proprio_dim:
-        raise ConfigError(
-            "proprio.gripper_joints",
-            got=f"{len(config.proprio.gripper_joints)} joints, so a state of {proprio_dim} numbers",
-            expected=f"{spec.proprio_dim}, as the policy {spec.name!r} was trained with",
-            fix="name its gripper joints, or set proprio.source to proprio",
-        )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lightvla_ros.core.command_fit import check_actions
+from lightvla_ros.core.policy_fit import check_actions
 from lightvla_ros.core.config import NodeConfig, parameters, with_values
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.limits import ActionLimiter

@@ -1,4 +1,4 @@
-"""Whether what a policy gives can be sent as the command that the configuration names."""
+"""Whether a configuration can feed a policy and obey it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,31 @@ _MEANINGS = {
     "deltas": "it tells the end effector to move",
     "positions": "its points are where the joints shall be",
 }
+
+
+def check_fit(config: NodeConfig, spec: PolicySpec) -> None:
+    """Check that the configuration can feed and obey the policy.
+
+    Raises:
+        ConfigError: the state vector or the action has another length, or a camera is unknown.
+    """
+    check_actions(config, spec)
+    unknown = config.camera.upside_down_names.difference(spec.camera_names)
+    if unknown:
+        raise ConfigError(
+            "camera.upside_down",
+            got=", ".join(sorted(unknown)),
+            expected=f"cameras of the policy {spec.name!r}: {', '.join(spec.camera_names)}",
+            fix="name them with spaces between",
+        )
+    proprio_dim = _POSE_DIMS + len(config.proprio.gripper_joints)
+    if config.proprio.source == "eef_pose" and proprio_dim != spec.proprio_dim:
+        raise ConfigError(
+            "proprio.gripper_joints",
+            got=f"{len(config.proprio.gripper_joints)} joints, so a state of {proprio_dim} numbers",
+            expected=f"{spec.proprio_dim}, as the policy {spec.name!r} was trained with",
+            fix="name its gripper joints, or set proprio.source to proprio",
+        )
 
 
 def check_actions(config: NodeConfig, spec: PolicySpec) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lightvla_ros.core.command_fit import check_actions
+from lightvla_ros.core.policy_fit import check_actions
 from lightvla_ros.core.config import NodeConfig, with_values
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.policy import PolicySpec
