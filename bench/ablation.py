@@ -7,6 +7,7 @@ acts in the same held-out episodes of the standard tabletop scene. What needs no
 attention) is applied to a variant's weights. Latencies of all policies are measured together, observation by
 observation. What is already in DIRECTORY is not done again.
 """
+# long: trains, evaluates and tabulates one comparison, of which no part has another user.
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@
 Each variant changes one thing of what `OrtEngine` does with one thread. A speed-up is the median over the
 rounds of the engine's time in that round over the variant's, so load that lasts for a round cancels.
 """
+# long: every option beside the measurement it was chosen by.
 
 from __future__ import annotations
 

@@ -125,6 +125,7 @@ def graphs(config: ModelConfig, policy: PolicyConfig, dtype: torch.dtype) -> dic
 
 
 def _graphs(config: ModelConfig, policy: PolicyConfig, dtype: torch.dtype) -> dict[str, Graph]:
+    # long: a table of the four graphs with their inputs, outputs and free axes.
     N, D, S = config.num_patches, config.hidden_size, config.image_size
     channels = 3 * len(config.towers) * config.num_cameras
     longest = policy.max_prompt_tokens - 1  # BOS is not among the prompt tokens

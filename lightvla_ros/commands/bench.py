@@ -22,6 +22,7 @@ _DEFAULT_RETAINED = (512, 256, 128, 78, 64, 32, 16)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
+    # long: a call per option.
     parser.add_argument(
         "bundle", nargs="?", default="mini", help="bundle or checkpoint, or 'none' (default: %(default)s)"
     )

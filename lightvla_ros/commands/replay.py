@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from lightvla_ros.core.paths import engine_directory
 
 if TYPE_CHECKING:
     from lightvla_ros.recording.inferences import RecordedInference
+    from lightvla_ros.recording.parity import Parity
 
 HELP = "show a recording to the policy node again and compare its chunks with the recorded ones"
 
@@ -64,36 +67,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay; 1 when a chunk differs by more than the tolerance."""
-    from lightvla_ros.nodes.observer import observing
-    from lightvla_ros.nodes.replayer import Replayer
     from lightvla_ros.recording.bag import BagReader
     from lightvla_ros.recording.inferences import RecordedInferences
-    from lightvla_ros.recording.parity import Parity
 
-    use_private_domain(args.domain_id)
-    parity = Parity()
-    with BagReader(args.bag) as bag, tempfile.TemporaryDirectory(prefix="lightvla-") as logs:
-        records = (inferences := RecordedInferences(bag)).records[: args.limit]
-        pairs = inferences.with_images(records)
-        first = next(pairs, None)
-        if first is None:
-            raise _no_images(args.bag, len(records))
-        modules = {POLICY_MODULE: _arguments(args, first)}
-        with running(modules, log_directory=Path(logs)) as children, observing("lightvla_replay") as graph:
-            replayer = Replayer(
-                *graph,
-                image_types={name: image.type_name for name, image in first.images.items()},
-                check=children[POLICY_MODULE].check,
-            )
-            with tqdm(total=len(records), unit="inference", disable=None, leave=False) as progress:
-                for inference in (first, *pairs):
-                    parity.add(inference.record, replayer.ask(inference, args.timeout_s))
-                    progress.update()
+    with BagReader(args.bag) as bag:
+        inferences = RecordedInferences(bag)
+        records = inferences.records
+        parity = _compare(args, islice(inferences.with_images(records), args.limit), len(records))
     passed = parity.identical == parity.compared or parity.max_abs_error <= args.tolerance
     print(
-        f"{parity.compared} of {len(records)} inferences replayed ({len(records) - parity.compared} lack an "
-        f"image): {parity.identical} identical bit for bit, actions differ by at most "
-        f"{parity.max_abs_error:g}, retained sets agree by {parity.kept_iou:.3f} or more (IoU)"
+        f"{parity.compared} of {len(records)} inferences replayed, {parity.identical} identical bit for bit; "
+        f"actions differ by at most {parity.max_abs_error:g}, retained sets agree by at least "
+        f"{parity.kept_iou:.3f} (IoU)"
     )
     if args.json:
         summary = {
@@ -106,6 +91,36 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(summary))
     return 0 if passed else FAILED
+
+
+def _compare(args: argparse.Namespace, inferences: Iterator[RecordedInference], number: int) -> Parity:
+    """Show a policy node of our own the inferences, of which there are at most `number`."""
+    from lightvla_ros.nodes.observer import observing
+    from lightvla_ros.nodes.replayer import Replayer
+    from lightvla_ros.recording.parity import Parity
+
+    parity = Parity()
+    first = next(inferences, None)
+    if first is None:
+        raise _no_images(args.bag, number)
+    use_private_domain(args.domain_id)
+    modules = {POLICY_MODULE: _arguments(args, first)}
+    with (
+        tempfile.TemporaryDirectory(prefix="lightvla-") as logs,
+        running(modules, log_directory=Path(logs)) as children,
+        observing("lightvla_replay") as (node, executor),
+        tqdm(total=number, unit="inference", disable=None, leave=False) as progress,
+    ):
+        replayer = Replayer(
+            node,
+            executor,
+            image_types={name: image.type_name for name, image in first.images.items()},
+            check=children[POLICY_MODULE].check,
+        )
+        for inference in chain([first], inferences):
+            parity.add(inference.record, replayer.ask(inference, args.timeout_s))
+            progress.update()
+    return parity
 
 
 def _arguments(args: argparse.Namespace, first: RecordedInference) -> list[str]:

@@ -24,6 +24,7 @@ HELP = "compare an engine with the torch model it was exported from"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
+    # long: a call per option.
     from lightvla_ros.commands._inputs import WORLDS
 
     parser.add_argument("bundle", help="engine bundle: a directory or a name, for example mini")

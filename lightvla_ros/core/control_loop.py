@@ -4,6 +4,7 @@ Callbacks of the inputs, the worker and the publisher run in different threads; 
 lock for a moment and never waits for inference. Times are arguments: `now_ns` is ROS time (the clock
 of the stamps), `monotonic_ns` is the computer's.
 """
+# long: every method works on one state under one lock; in two files they would share both.
 
 from __future__ import annotations
 

@@ -156,6 +156,7 @@ def _with_stored_rope_precision(
 
 def _descriptions(model: LightVla, extras: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON files that let `ModelConfig.from_directory` build the same model."""
+    # long: the published layout's JSON files, written out.
     config = model.config
     towers = {
         name: {

@@ -18,13 +18,13 @@ from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 from trajectory_msgs.msg import JointTrajectory
 
-from lightvla_ros.core.policy_fit import check_actions
 from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.joint_order import joint_order
 from lightvla_ros.core.limits import limit_delta
 from lightvla_ros.core.output import Command
 from lightvla_ros.core.output_config import LimitsConfig
 from lightvla_ros.core.policy import PolicySpec
+from lightvla_ros.core.policy_fit import check_actions
 from lightvla_ros.core.pose_target import Pose, PoseTarget
 from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.entities import Entities

@@ -241,10 +241,11 @@ class PolicySession:
     def _watch_policy(self) -> None:
         """Tell of an inference process that is gone also while nothing is asked of it."""
         problem = self._policy.health.problem
-        if problem is None:
+        is_restarting = isinstance(problem, WorkerError)
+        if not is_restarting:
             self.loop.unblock("worker")
-        else:
-            self.loop.block("worker" if isinstance(problem, WorkerError) else "fault", str(problem))
+        if problem is not None:
+            self.loop.block("worker" if is_restarting else "fault", str(problem))
 
     def _expect_one(self, code: str, topic: str, consequence: str) -> None:
         message = rivals(self._node, topic, consequence)

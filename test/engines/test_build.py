@@ -19,10 +19,11 @@ from lightvla_ros.backends.export import export_bundle
 from lightvla_ros.backends.length_buckets import Profile
 from lightvla_ros.backends.manifest import PARTS, Manifest, TensorSpec, describe_file
 from lightvla_ros.backends.tensorrt.api import load, load_any
-from lightvla_ros.backends.tensorrt.build import build_plans, known_targets
+from lightvla_ros.backends.tensorrt.build import build_plans
 from lightvla_ros.backends.tensorrt.cuda import device_info
 from lightvla_ros.backends.tensorrt.network import PlanBuilder
 from lightvla_ros.backends.tensorrt.plan import PlanSet, plan_sets
+from lightvla_ros.backends.tensorrt.targets import known_targets
 from lightvla_ros.cli import main
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
 from lightvla_ros.core.paths import engine_directory

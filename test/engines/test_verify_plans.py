@@ -20,7 +20,7 @@ from lightvla_ros.backends.tensorrt import runtime as tensorrt_runtime
 from lightvla_ros.backends.tensorrt.plan import PlanSet
 from lightvla_ros.backends.verification import RECORD_NAME
 from lightvla_ros.commands import verify
-from lightvla_ros.commands._findings import plans_finding
+from lightvla_ros.commands._bundle_findings import plans_finding
 from lightvla_ros.core.errors import BundleError
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from lightvla_ros.core.policy_fit import check_actions
 from lightvla_ros.core.config import NodeConfig, parameters, with_values
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.limits import ActionLimiter
 from lightvla_ros.core.policy import PolicySpec
+from lightvla_ros.core.policy_fit import check_actions
 
 ROOT = Path(__file__).parents[2]
 PROFILES = sorted((ROOT / "config" / "controllers").glob("*.yaml"))

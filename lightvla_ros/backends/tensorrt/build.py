@@ -5,7 +5,6 @@ TensorRT-RTX builds for each of its targets without a GPU; TensorRT builds for t
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import time
@@ -20,7 +19,6 @@ from lightvla_ros.backends.length_buckets import Profile, bucket_for, retained_p
 from lightvla_ros.backends.manifest import PARTS, PRECISIONS, Manifest, TensorSpec, describe_file
 from lightvla_ros.backends.staging import staged
 from lightvla_ros.backends.tensorrt.api import Flavour, TensorRt, load
-from lightvla_ros.backends.tensorrt.cuda import device_info
 from lightvla_ros.backends.tensorrt.network import FLAGS, AxisRanges, PlanBuilder
 from lightvla_ros.backends.tensorrt.plan import (
     PLAN_NAME,
@@ -29,9 +27,9 @@ from lightvla_ros.backends.tensorrt.plan import (
     PlanSet,
     default_plan_directory,
 )
+from lightvla_ros.backends.tensorrt.targets import resolve_target
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
 
-CURRENT = "current"
 _TIMING_CACHE = "timing.cache"
 # The template of a prompt has some 20 tokens, an instruction of LIBERO 5 to 20 more.
 _TYPICAL_PROMPT = 32
@@ -91,7 +89,7 @@ def build_plans(
     flags = {**FLAGS, "workspace_bytes": workspace_bytes}
     orders = [
         _order(bundle_directory, manifest, api, target, precision=precision, flags=flags)
-        for target in dict.fromkeys(_resolve(target, api) for target in targets)
+        for target in dict.fromkeys(resolve_target(target, api) for target in targets)
     ]
     if out is not None:
         orders = [_sent_to(out, order, several=len(orders) > 1) for order in orders]
@@ -115,14 +113,6 @@ def profiles_of(manifest: Manifest) -> Profiles:
     }
 
 
-def known_targets(api: TensorRt) -> list[str]:
-    """Return the targets a library builds for on this machine."""
-    if api.flavour == "tensorrt":
-        return [device_info().target]
-    names = api.module.ComputeCapability.__members__
-    return [f"sm_{name.removeprefix('SM')}" for name in names if re.fullmatch(r"SM\d+", name)]
-
-
 def _check_buildable(directory: Path, manifest: Manifest, precision: str | None) -> None:
     if precision not in (None, *PRECISIONS):
         raise ConfigError("precision", got=repr(precision), expected=f"one of {list(PRECISIONS)}")
@@ -133,40 +123,6 @@ def _check_buildable(directory: Path, manifest: Manifest, precision: str | None)
             expected="a bundle without quantization",
             fix="export the checkpoint without --quant and build that bundle",
         )
-
-
-def _resolve(target: str, api: TensorRt) -> str:
-    """Turn "current" into this machine's target, and refuse what the library cannot build for."""
-    if target == CURRENT:
-        return _resolve(_current_target(api), api)
-    if re.fullmatch(r"sm_\d+", target) is None:
-        raise ConfigError(
-            "target", got=repr(target), expected=f"a compute capability as 'sm_86', or '{CURRENT}'"
-        )
-    if target in (known := known_targets(api)):
-        return target
-    raise EngineError(
-        f"target {target}",
-        got=f"{api.flavour} {api.version}, which here builds for {', '.join(known)}",
-        expected="a target among these",
-        fix="build on a machine with that GPU: TensorRT times kernels on it"
-        if api.flavour == "tensorrt"
-        else "`--backend tensorrt` on a machine with that GPU",
-    )
-
-
-def _current_target(api: TensorRt) -> str:
-    try:
-        return device_info().target
-    except EngineError as e:
-        if api.flavour == "tensorrt":
-            raise
-        raise EngineError(
-            "target of this machine's GPU",
-            got=f"{e.what}: {e.got}",
-            expected="a GPU, or the name of a target",
-            fix=f"name one with --target: {', '.join(known_targets(api))}",
-        ) from e
 
 
 def _order(

@@ -40,8 +40,7 @@ class EngineStatistics:
         capture_failures: keys that have no graph because TensorRT or CUDA refused.
         graph_launches: decodes that replayed a graph.
         exact_launches: decodes that enqueued their exact shape instead.
-        retained_bucket: retained tokens of the last decode, padding included.
-        prompt_bucket: prompt tokens of the last decode, padding included.
+        retained_bucket, prompt_bucket: tokens of the last decode, padding included.
     """
 
     num_graphs: int
@@ -128,10 +127,10 @@ class TensorRtEngine:
     @property
     def statistics(self) -> EngineStatistics:
         """How the engine has been running so far."""
-        retained, prompt = self._last_lengths
+        (retained, prompt), stages = self._last_lengths, self._pipeline.stages.values()
         return EngineStatistics(
-            num_graphs=sum(stage.num_graphs for stage in self._pipeline.stages.values()),
-            capture_failures=sum(stage.num_capture_failures for stage in self._pipeline.stages.values()),
+            num_graphs=sum(stage.num_graphs for stage in stages),
+            capture_failures=sum(stage.num_capture_failures for stage in stages),
             graph_launches=self._launches[True],
             exact_launches=self._launches[False],
             retained_bucket=retained,
@@ -294,9 +293,5 @@ def _write(target: NDArray[Any], values: NDArray[Any], part: str) -> None:
 
 
 def _unfit(part: str, got: str, expected: str) -> EngineError:
-    return EngineError(
-        f"TensorRT, part '{part}'",
-        got=got,
-        expected=expected,
-        fix="check that the observation and prompt belong to this policy",
-    )
+    fix = "check that the observation and prompt belong to this policy"
+    return EngineError(f"TensorRT, part '{part}'", got=got, expected=expected, fix=fix)

@@ -1,4 +1,5 @@
 """A scripted expert for LIBERO's pick-and-place tasks, with privileged knowledge of where things are."""
+# long: one motion from the first look at the scene to the last step back.
 
 from __future__ import annotations
 

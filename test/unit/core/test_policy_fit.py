@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lightvla_ros.core.policy_fit import check_actions
 from lightvla_ros.core.config import NodeConfig, with_values
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.policy import PolicySpec
+from lightvla_ros.core.policy_fit import check_actions
 
 END_EFFECTOR = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 
