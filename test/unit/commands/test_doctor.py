@@ -13,14 +13,15 @@ import pytest
 
 from lightvla_ros.backends.manifest import PARTS, Manifest, describe_file
 from lightvla_ros.backends.tensorrt.plan import Fingerprint, PlanPart, PlanSet
-from lightvla_ros.commands._findings import Finding, findings
+from lightvla_ros.commands._finding import Finding
+from lightvla_ros.commands._findings import findings
 from lightvla_ros.core.paths import engine_directory
 
 SCRIPT = """
 import sys
 for name in {missing!r}: sys.modules[name] = None
 from lightvla_ros.cli import main
-sys.exit(main(["doctor", {bundle!r}, "--json"]))
+sys.exit(main(["doctor", {bundle!r}, "--json", "--no-graph"]))
 """
 
 
