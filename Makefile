@@ -39,7 +39,7 @@ soak: .venv/.run
 	scripts/run.sh python bench/soak.py
 
 .venv/.run: EXTRAS = ros,sim
-.venv/.develop: EXTRAS = ros,sim,torch,export,train,lerobot,tensorrt-rtx,plot,record,dev
+.venv/.develop: EXTRAS = ros,sim,torch,export,train,lerobot,tensorrt-rtx,plot,record,view,dev
 .venv/.%: setup.py pyproject.toml requirements/constraints.txt scripts/setup.sh scripts/ros.sh
 	scripts/setup.sh .venv $(EXTRAS)
 	@touch $@

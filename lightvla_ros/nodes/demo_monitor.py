@@ -28,6 +28,7 @@ from lightvla_ros.core.errors import LightVlaError
 from lightvla_ros.core.inference_record import InferenceRecord
 from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.conversions import image_from_message, stamp_ns
+from lightvla_ros.nodes.message_info import informed
 from lightvla_ros.nodes.sim_node import LATCHED, SIM_NODE_NAME
 
 if TYPE_CHECKING:
@@ -105,15 +106,15 @@ class DemoMonitor(Node):
         self._executor.add_node(self)
 
         self._instruction = self.create_publisher(String, "/instruction", LATCHED)
-        self._set_parameters: Client[Any, Any] = self.create_client(
+        self._set_task: Client[Any, Any] = self.create_client(
             SetParameters, f"/{SIM_NODE_NAME}/set_parameters"
         )
         self._reset: Client[Any, Any] = self.create_client(Trigger, f"/{SIM_NODE_NAME}/reset")
         self._get_state: Client[Any, Any] = self.create_client(GetState, f"/{POLICY_NODE}/get_state")
         self.create_subscription(String, f"/{SIM_NODE_NAME}/status", self._on_status, LATCHED)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.create_subscription(JointTrajectory, "/policy/action_chunk", self._on_chunk, 10)
-        self.create_subscription(TwistStamped, "/policy/command", self._on_command, 10)
+        self.create_subscription(JointTrajectory, "/policy/action_chunk", informed(self._on_chunk), 10)
+        self.create_subscription(TwistStamped, "/policy/command", informed(self._on_command), 10)
         self.create_subscription(String, "/policy/inference", self._on_record, qos.RECORD)
         if on_inference is not None:
             for camera in CAMERAS:
@@ -144,7 +145,7 @@ class DemoMonitor(Node):
             Parameter("seed", value=seed),
         ]
         request = SetParameters.Request(parameters=[parameter.to_parameter_msg() for parameter in task])
-        answer = self._call(self._set_parameters, request, timeout_s)
+        answer = self._call(self._set_task, request, timeout_s)
         for result in answer.results if answer is not None else []:
             if not result.successful:
                 raise LightVlaError("the world refuses the task", got=result.reason)

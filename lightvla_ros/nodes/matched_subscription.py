@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.subscription import Subscription
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from lightvla_ros.nodes.entities import Entities
 from lightvla_ros.nodes.qos import MatchedQos
+
+if TYPE_CHECKING:
+    from rclpy.topic_endpoint_info import TopicEndpointInfo  # elsewhere in Lyrical
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -60,6 +62,8 @@ class MatchedSubscription:
         self._subscription = self._subscribe(topic, qos.unmatched)
         self.topic = str(self._subscription.topic_name)
         self.profile = qos.unmatched
+        if qos.always is not None:
+            self._subscribe(topic, qos.always)
 
     def match(self) -> None:
         """Follow the publishers; to be called a few times a second, in the thread of the callbacks."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +23,7 @@ from lightvla_ros.nodes.diagnostics import Diagnostics, idle_status
 from lightvla_ros.nodes.entities import Entities
 from lightvla_ros.nodes.parameters import NodeParameters
 from lightvla_ros.nodes.session import PolicySession
+from lightvla_ros.nodes.stop_signals import ignore_signals, stop_on_signals
 
 _WATCH_PERIOD_S = 0.2
 _DIAGNOSTICS_PERIOD_S = 1.0
@@ -231,9 +230,7 @@ def main(
     make_policy: Callable[[NodeConfig], Policy] = load_configured_policy,
 ) -> int:
     """Run the node until SIGINT or SIGTERM; a robot in motion is told to stand still first."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = stop_on_signals()
     # Our own handlers: rclpy's would close the context before the robot is told to stand still.
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
@@ -244,11 +241,12 @@ def main(
         lift_process(node.config.realtime_priority - 1)  # the command thread itself goes one above
     try:
         executor.add_node(node)
-        if node.config.auto_activate:
+        if node.config.auto_activate and not stopping.is_set():
             node.start_by_itself()
         while not stopping.is_set():
             executor.spin_once(timeout_sec=_SPIN_TIMEOUT_S)
     finally:
+        ignore_signals()
         node.teardown()
         node.destroy_node()
         rclpy.shutdown()

@@ -29,10 +29,13 @@ class MatchedQos:
     Attributes:
         unmatched: while there is no publisher.
         choices: most demanding first; the first that every publisher offers, else the last.
+        always: beside these, so that who speaks at once, keeps nothing and is gone is heard; what others say
+            comes twice.
     """
 
     unmatched: QoSProfile
     choices: tuple[QoSProfile, ...]
+    always: QoSProfile | None = None
 
 
 def _matched(depth: int) -> MatchedQos:
@@ -53,11 +56,16 @@ CAMERA = {
 # Several drivers may share joint_states: a queue keeps one from pushing out another's message.
 ROBOT_STATE = _keep_last(10, _BEST_EFFORT, _VOLATILE)
 # Kept for a node that comes later, where the publishers keep it.
-_LATCHED = _keep_last(1, _RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
-INSTRUCTION = MatchedQos(_LATCHED, (_LATCHED, *_matched(1).choices))
+LATCHED = _keep_last(1, _RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+_INSTRUCTION = (LATCHED, *_matched(1).choices)
+INSTRUCTION = MatchedQos(LATCHED, _INSTRUCTION, always=_keep_last(1, _RELIABLE, _VOLATILE))
+# `ros2 topic pub --once` speaks to whoever it finds first: that has to be the policy.
+OVERHEARD_INSTRUCTION = MatchedQos(LATCHED, _INSTRUCTION)
 # Whatever is published, kept messages included, by whomever.
 _LATCHED_MANY = _keep_last(50, _RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 RECORDING = MatchedQos(_LATCHED_MANY, (_LATCHED_MANY, *_matched(50).choices))
+# Diagnostics and records, by whomever they are published or played back.
+OBSERVED = _matched(20)
 # None may be lost, and buttons rarely keep their message for latecomers.
 ESTOP = _matched(10)
 COMMAND = _keep_last(1, _RELIABLE, _VOLATILE)

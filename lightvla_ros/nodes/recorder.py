@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from lightvla_ros.core.errors import LightVlaError
 from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.entities import Entities
 from lightvla_ros.nodes.matched_subscription import MatchedSubscription
+from lightvla_ros.nodes.message_info import informed
 from lightvla_ros.recording.bag import BagWriter, TopicOffer
+
+if TYPE_CHECKING:
+    from rclpy.topic_endpoint_info import TopicEndpointInfo  # elsewhere in Lyrical
 
 _OVERLAY = "/policy/overlay/"
 # What every node has, and what tells nothing about what the policy did.
@@ -94,7 +97,7 @@ class Recorder:
             self._entities,
             kind=kind,
             topic=topic,
-            callback=self._writer(topic),
+            callback=informed(self._writer(topic)),
             qos=qos.RECORDING,
             raw=True,
         )

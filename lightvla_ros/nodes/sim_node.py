@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -15,19 +16,26 @@ import rclpy
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType  # type: ignore[attr-defined]  # Humble has it nowhere else
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
 from lightvla_ros.core.errors import LightVlaError, SpecError
+from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.chunk_mailbox import ChunkMailbox, Repetition
+from lightvla_ros.nodes.entities import Entities
+from lightvla_ros.nodes.matched_subscription import MatchedSubscription
 from lightvla_ros.nodes.sim_parameters import declare_parameters
+from lightvla_ros.nodes.stop_signals import ignore_signals, stop_on_signals
 from lightvla_ros.nodes.world_publisher import WorldPublisher
 from lightvla_ros.sim.twist_command import TwistCommand
 from lightvla_ros.sim.world import World
@@ -39,6 +47,7 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RESET_TIMEOUT_S = 60.0
 # How long a world in lockstep waits for a chunk before it looks whether something else is to be done.
 _LOOK_ROUND_S = 0.05
+_LOOK_FOR_PUBLISHERS_S = 0.2
 # When an observation that no chunk answers is published again. After a reset and an instruction, whoever is
 # to answer may not have been listening yet; later it was lost on the way, or inference is that slow.
 _SHOW_AGAIN_S, _SHOW_LOST_AGAIN_S = 0.2, 10.0
@@ -88,6 +97,7 @@ class SimNode(Node):
 
     Args:
         make_world: builds the world.
+        stopping: ends `run` when it is set.
         context: of ROS; the default one when None.
 
     Raises:
@@ -95,7 +105,11 @@ class SimNode(Node):
     """
 
     def __init__(
-        self, make_world: Callable[[WorldConfig], World] = WorldConfig.make, *, context: Context | None = None
+        self,
+        make_world: Callable[[WorldConfig], World] = WorldConfig.make,
+        *,
+        stopping: threading.Event | None = None,
+        context: Context | None = None,
     ) -> None:
         super().__init__(SIM_NODE_NAME, context=context)
         declare_parameters(self)
@@ -113,6 +127,7 @@ class SimNode(Node):
         self._heard_instruction: str | None = None
         self._goal_wanted: str | None = None
         self._reset_wanted: _ResetRequest | None = None
+        self._stopping = stopping or threading.Event()
         self._is_failing = False
         self._sim_time_ns = 0
 
@@ -125,12 +140,21 @@ class SimNode(Node):
         self._shown_ns: set[int] = set()
         self.create_subscription(TwistStamped, "policy/command", self._on_twist, 1)
         self.create_subscription(Float64, "policy/gripper", self._on_gripper, 10)
-        self.create_subscription(String, "instruction", self._on_instruction, LATCHED)
+        self._instructions = MatchedSubscription(
+            self,
+            Entities(self),
+            kind=String,
+            topic="instruction",
+            callback=self._on_instruction,
+            qos=qos.OVERHEARD_INSTRUCTION,
+        )
+        steady = RosClock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_LOOK_FOR_PUBLISHERS_S, self._instructions.match, clock=steady)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.add_on_set_parameters_callback(self._check_parameters)
 
     def run(self) -> None:
-        """Run the world until ROS shuts down."""
+        """Run the world until ROS shuts down or `stopping` is set."""
         self._reset_world()
         if self._lockstep:
             self._run_in_lockstep()
@@ -140,17 +164,21 @@ class SimNode(Node):
     def _run_in_real_time(self) -> None:
         period_ns = round(self.world.control_period_s * 1e9 / self._value("real_time_factor"))
         deadline_ns = time.monotonic_ns()
-        while self.context.ok():
+        while self._is_wanted:
             deadline_ns, lost = next_deadline(deadline_ns, period_ns, time.monotonic_ns())
             self._episode.overruns += lost
             time.sleep(max(0, deadline_ns - time.monotonic_ns()) / 1e9)
             self._tick(self._step_in_real_time)
 
     def _run_in_lockstep(self) -> None:
-        while self.context.ok():
+        while self._is_wanted:
             self._tick(self._step_in_lockstep)
             if self._is_failing:
                 time.sleep(_LOOK_ROUND_S)
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self.context.ok() and not self._stopping.is_set()
 
     def _step_in_real_time(self) -> None:
         if not self._is_over:
@@ -315,11 +343,13 @@ class SimNode(Node):
         return self.get_parameter(name).value
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the node until it is interrupted."""
-    rclpy.init(args=args)
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM."""
+    stopping = stop_on_signals()
+    # Our own handlers: rclpy's would raise KeyboardInterrupt wherever this thread is.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = SimNode()
+        node = SimNode(stopping=stopping)
     except LightVlaError as error:
         sys.exit(f"sim_node: {error}")
     executor = SingleThreadedExecutor()
@@ -328,20 +358,18 @@ def main(args: list[str] | None = None) -> None:
     callbacks.start()
     try:
         node.run()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
     finally:
+        ignore_signals()
         rclpy.try_shutdown()
         callbacks.join(timeout=2.0)
         node.world.close()
+    return 0
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
+    with contextlib.suppress(ExternalShutdownException):
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,8 @@ from lightvla_ros.view.policy_status import Snapshot
 SILENT_AFTER_S = 3.0
 RECENT_S = 10.0
 _KEPT = 64
+# That a state older than the trace has lasted for "at least" less than this says nothing.
+_WORTH_TELLING_S = 2.0
 
 
 class Trace:
@@ -41,6 +43,13 @@ class Trace:
         """Seconds in the present state, as far as seen."""
         return now_s - self._began_s
 
+    def lasted(self, now_s: float) -> str:
+        """Tell how long the present state has lasted, "" where nothing of worth is known."""
+        state_s = self.state_s(now_s)
+        if self.saw_change:
+            return duration(state_s)
+        return f"at least {duration(state_s)}" if state_s > _WORTH_TELLING_S else ""
+
     def silence_s(self, now_s: float) -> float | None:
         """Seconds since the node spoke when that is longer than it should be, else None."""
         silence_s = now_s - self._past[-1][0]
@@ -56,3 +65,13 @@ class Trace:
     def retained(self) -> list[float]:
         """Retained tokens of the past snapshots, oldest first."""
         return [snapshot.retained["last"] for _, snapshot in self._past if "last" in snapshot.retained]
+
+
+def duration(seconds: float) -> str:
+    """Tell a duration in two units at most."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

@@ -159,6 +159,17 @@ def test_a_kept_instruction_is_heard_by_a_node_that_comes_later(listen: Callable
     late.asks_for("RELIABLE", "TRANSIENT_LOCAL")
 
 
+def test_an_instruction_said_once_before_the_node_has_looked_who_says_it_is_heard(
+    listen: Callable[[str], Listener],
+) -> None:
+    listener = listen("instruction")
+    person = listener.publisher(RELIABLE)
+    # As `ros2 topic pub --once` does it, and nothing spins meanwhile.
+    wait_until(lambda: person.get_subscription_count() > 0, "a subscription that fits")
+    person.publish(String(data="stop"))
+    listener.spin_until(lambda: listener.heard, "the instruction")
+
+
 def test_an_old_instruction_does_not_come_again_when_somebody_who_said_stop_is_gone(
     listen: Callable[[str], Listener],
 ) -> None:

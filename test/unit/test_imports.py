@@ -78,6 +78,10 @@ HOMES = {
     "robosuite": ("sim/libero/*",),
     "rosbags": ("recording/*",),
     "simplejpeg": ("core/preprocess.py",),
+    "PySide6": ("view/qt.py",),
+    "PyQt*": ("view/qt.py",),
+    "python_qt_binding": ("view/qt.py",),
+    "rqt_gui*": ("nodes/rqt_*.py",),
     "cv_bridge": ("nodes/conversions.py",),
     "rclpy": ROS_FILES,
     "rcl_interfaces": ROS_FILES,
@@ -87,7 +91,7 @@ HOMES = {
 }
 # Inside a function that has already chosen torch, the composition root and the commands may set it up; a
 # published tokenizer is converted with transformers at export.
-LAZY_HOMES = {"torch": ("app.py", "commands/*"), "transformers": ("backends/tokenizer.py",)}
+LAZY_HOMES = {"torch": ("backends/loading.py", "commands/*"), "transformers": ("backends/tokenizer.py",)}
 CORE_MAY_IMPORT = {"numpy": ("*",), "cv2": ("core/preprocess.py",), "simplejpeg": ("core/preprocess.py",)}
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -1,12 +1,15 @@
-"""The policy's launch file against the package's facts, read as text: `launch` need not be installed."""
+"""The launch files against the package's facts, read as text: `launch` need not be installed."""
 
 from __future__ import annotations
 
 import ast
+import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import setuptools
 
 from lightvla_ros.core.config import NodeConfig, parameters
 
@@ -111,3 +114,71 @@ def test_the_files_the_launch_file_names_are_where_it_looks() -> None:
     for name in ("policy.yaml", "fastdds.xml"):
         assert f'CONFIG / "{name}"' in source
         assert (ROOT / "config" / name).is_file()
+
+
+LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
+
+
+def calls(path: Path, *names: str) -> list[ast.Call]:
+    """The calls of functions of these names in a file."""
+    tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in tree if isinstance(node, ast.Call) and ast.unparse(node.func) in names]
+
+
+def declared_arguments(path: Path) -> set[str]:
+    """Names of a launch file's arguments: keys of its tables, and what it declares one by one."""
+    tables = [
+        node.value
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+    ]
+    keys = [key for table in tables for key in table.keys]
+    first = [call.args[0] for call in calls(path, "DeclareLaunchArgument") if call.args]
+    return {str(node.value) for node in (*keys, *first) if isinstance(node, ast.Constant)}
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What setup.py gives to setuptools."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", given.update)
+    monkeypatch.chdir(ROOT)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return given
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
+def test_every_node_of_a_launch_file_is_an_executable_that_is_installed(
+    path: Path, installed: dict[str, Any]
+) -> None:
+    scripts = {line.split(" = ")[0] for line in installed["entry_points"]["console_scripts"]}
+    executables = {Path(file).name for file in dict(installed["data_files"])["lib/lightvla_ros"]}
+    for node in calls(path, "Node", "LifecycleNode"):
+        given = {argument.arg: _value(argument.value) for argument in node.keywords}
+        assert given["package"] == "lightvla_ros"
+        assert given["executable"] in scripts & executables
+        assert (ROOT / "lightvla_ros" / "nodes" / f"{given['executable']}.py").is_file()
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
+def test_a_launch_file_is_installed_beside_the_files_it_includes(
+    path: Path, installed: dict[str, Any]
+) -> None:
+    share = {Path(file).name for file in dict(installed["data_files"])["share/lightvla_ros/launch"]}
+    sources = [ast.unparse(call.args[0]) for call in calls(path, "PythonLaunchDescriptionSource")]
+    included = {name for source in sources for name in re.findall(r"'([^']+)'", source)}
+    assert len(included) == len(sources)
+    assert {path.name, *included} <= share
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
+def test_every_launch_argument_that_is_read_is_declared(path: Path) -> None:
+    read = [call.args[0] for call in calls(path, "LaunchConfiguration")]
+    names = {str(name.value) for name in read if isinstance(name, ast.Constant)}
+    assert names <= declared_arguments(path)
+
+
+def test_all_arguments_of_the_demos_files_can_be_told_apart() -> None:
+    # Included files share one set of arguments: the same name must mean the same.
+    policy, sim = (declared_arguments(ROOT / "launch" / f"{name}.launch.py") for name in ("policy", "sim"))
+    assert policy & sim == {"dds_profile"}

@@ -17,7 +17,7 @@ import setuptools
 from lightvla_ros import __version__
 
 REPOSITORY = Path(__file__).parents[2]
-SCRIPTS = ("lightvla", "policy_node", "sim_node")
+SCRIPTS = ("lightvla", "policy_node", "rqt_lightvla", "sim_node")
 # Folders of ROS packages that colcon users need; pip users get the same from the extra `ros`.
 MESSAGE_PACKAGES = re.compile(r"^(\w+_(?:msgs|srvs|interfaces)|rclpy)\b")
 
@@ -119,6 +119,7 @@ def test_data_files_are_complete_and_exist(setup_arguments: dict[str, Any]) -> N
     expected = {
         "share/ament_index/resource_index/packages/lightvla_ros",
         "share/lightvla_ros/package.xml",
+        "share/lightvla_ros/plugin.xml",
         "share/lightvla_ros/config/policy.yaml",
         "share/lightvla_ros/config/controllers/moveit_servo.yaml",
         "share/lightvla_ros/launch/policy.launch.py",

@@ -10,10 +10,10 @@ from dataclasses import asdict, replace
 import pytest
 from rich.console import Console, RenderableType
 
-from lightvla_ros.commands._top_view import STAGES, bar, duration, render, sparkline
+from lightvla_ros.commands._top_view import STAGES, bar, render, sparkline
 from lightvla_ros.commands.top import Heard
 from lightvla_ros.view.policy_status import Snapshot, node_of, parse_status
-from lightvla_ros.view.status_trace import Trace
+from lightvla_ros.view.status_trace import Trace, duration
 
 OK, WARN, ERROR = 0, 1, 2
 NODE = "/lightvla_policy"
