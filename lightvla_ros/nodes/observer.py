@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+
+_SPIN_TIMEOUT_S = 0.1
 
 
 @contextmanager
@@ -36,3 +39,21 @@ def observing(name: str) -> Iterator[tuple[Node, SingleThreadedExecutor]]:
         executor.shutdown()
         node.destroy_node()
         rclpy.shutdown(context=context)
+
+
+@contextmanager
+def spinning(executor: SingleThreadedExecutor) -> Iterator[None]:
+    """Take in messages in a thread, where the caller's belongs to something else."""
+    ended = threading.Event()
+
+    def spin() -> None:
+        while not ended.is_set():
+            executor.spin_once(timeout_sec=_SPIN_TIMEOUT_S)
+
+    thread = threading.Thread(target=spin, name="ros", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, qos_check_compatible
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from lightvla_ros.core.graph_survey import Arrival, Endpoint, Topic
 from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.message_facts import KINDS, Facts, facts_of
+
+if TYPE_CHECKING:
+    from rclpy.topic_endpoint_info import TopicEndpointInfo  # elsewhere in Lyrical
 
 # A topic of a thousand messages a second is known well enough by then.
 _MAX_ARRIVALS = 5000
