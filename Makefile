@@ -7,7 +7,7 @@ help:
 	@echo "make test-libero  tests in the LIBERO simulator, in an environment of its own (2.6 GB)"
 	@echo "make check   ruff, mypy and the fast tests"
 	@echo "make bench   latency of preprocessing and of every stage, jitter of the command thread, cost of pictures"
-	@echo "make mini    the embedded policy from nothing, in out/mini (an hour and a half on two cores)"
+	@echo "make mini    the embedded policy from nothing, in out/mini (two hours on two cores)"
 	@echo "make soak    ten minutes of the demo's nodes: memory, jitter and lost commands"
 
 demo: .venv/.run

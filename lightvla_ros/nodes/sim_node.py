@@ -1,4 +1,5 @@
 """The node `lightvla_sim`: a simulated world on the robot's topics, in real time or in lockstep."""
+# long: one world that lives in real time or in lockstep; the two ways share every field.
 
 from __future__ import annotations
 
