@@ -54,6 +54,10 @@ _LOOK_FOR_PUBLISHERS_S = 0.2
 _SHOW_AGAIN_S, _SHOW_LOST_AGAIN_S = 0.2, 10.0
 
 
+# What makes a world -> the parameter of that name.
+_WORLD_PARAMETERS = {"name": "world", "image_size": "image_size", "render": "render"}
+
+
 @dataclass(slots=True)
 class _Episode:
     """What `~/status` tells; `success` stays true once the goal was reached, in step `success_step`."""
@@ -114,11 +118,8 @@ class SimNode(Node):
     ) -> None:
         super().__init__(SIM_NODE_NAME, context=context)
         declare_parameters(self)
-        self.world = make_world(
-            WorldConfig(
-                name=self._value("world"), image_size=self._value("image_size"), render=self._value("render")
-            )
-        )
+        asked = {name: self._value(parameter) for name, parameter in _WORLD_PARAMETERS.items()}
+        self.world = make_world(WorldConfig(**asked))
         self._lockstep = int(self._value("lockstep"))
         self._max_steps = int(self._value("max_steps"))
         self._command = TwistCommand(
