@@ -3,8 +3,8 @@
     python client_without_ros.py "pick up the red cube and place it in the basket" [DOMAIN]
 
 rosless speaks DDS by itself. That it is understood shows that the node's topics are plain ROS 2 messages.
-rosless 0.5 misreads sequences of numbers that are empty, as a trajectory's velocities are here; so of a chunk only what
-stands before its points is read, and the points from `policy/inference`, which is text.
+Version 0.5 misreads sequences of numbers that are empty, as a trajectory's velocities are here; so of a chunk
+only what stands before its points is read, and the points from `policy/inference`, which is text.
 """
 
 import json
