@@ -11,6 +11,8 @@ if compgen -G "$venv/lib/python*/site-packages/rclpy" >/dev/null; then
     hide_system_ros
 fi
 export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+# Humble's word for it, which later distributions warn of.
+if [ "${ROS_DISTRO:-}" = humble ]; then export ROS_LOCALHOST_ONLY=1; fi
 export ROS_DOMAIN_ID=$((1 + $$ % 100))
 # The pytest plugins of an installed ROS 2 do not work with current pytest, and none is needed.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1

@@ -101,6 +101,8 @@ def use_private_domain(domain_id: int | None) -> None:
     chosen = domain_id if domain_id is not None else 1 + os.getpid() % 100
     os.environ["ROS_DOMAIN_ID"] = str(chosen)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if os.environ.get("ROS_DISTRO") == "humble":  # whose word for it later distributions warn of
+        os.environ["ROS_LOCALHOST_ONLY"] = "1"
 
 
 def policy_notes(engine: Path) -> dict[str, Any]:

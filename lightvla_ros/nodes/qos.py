@@ -57,10 +57,7 @@ CAMERA = {
 ROBOT_STATE = _keep_last(10, _BEST_EFFORT, _VOLATILE)
 # Kept for a node that comes later, where the publishers keep it.
 LATCHED = _keep_last(1, _RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
-_INSTRUCTION = (LATCHED, *_matched(1).choices)
-INSTRUCTION = MatchedQos(LATCHED, _INSTRUCTION, always=_keep_last(1, _RELIABLE, _VOLATILE))
-# `ros2 topic pub --once` speaks to whoever it finds first: that has to be the policy.
-OVERHEARD_INSTRUCTION = MatchedQos(LATCHED, _INSTRUCTION)
+INSTRUCTION = MatchedQos(LATCHED, (LATCHED, *_matched(1).choices), always=_keep_last(1, _RELIABLE, _VOLATILE))
 # Whatever is published, kept messages included, by whomever.
 _LATCHED_MANY = _keep_last(50, _RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 RECORDING = MatchedQos(_LATCHED_MANY, (_LATCHED_MANY, *_matched(50).choices))

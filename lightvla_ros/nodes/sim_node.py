@@ -17,8 +17,6 @@ import rclpy
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock as RosClock
-from rclpy.clock import ClockType  # type: ignore[attr-defined]  # Humble has it nowhere else
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -31,10 +29,7 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
 from lightvla_ros.core.errors import LightVlaError, SpecError
-from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.chunk_mailbox import ChunkMailbox, Repetition
-from lightvla_ros.nodes.entities import Entities
-from lightvla_ros.nodes.matched_subscription import MatchedSubscription
 from lightvla_ros.nodes.sim_parameters import declare_parameters
 from lightvla_ros.nodes.stop_signals import ignore_signals, stop_on_signals
 from lightvla_ros.nodes.world_publisher import WorldPublisher
@@ -48,7 +43,6 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RESET_TIMEOUT_S = 60.0
 # How long a world in lockstep waits for a chunk before it looks whether something else is to be done.
 _LOOK_ROUND_S = 0.05
-_LOOK_FOR_PUBLISHERS_S = 0.2
 # When an observation that no chunk answers is published again. After a reset and an instruction, whoever is
 # to answer may not have been listening yet; later it was lost on the way, or inference is that slow.
 _SHOW_AGAIN_S, _SHOW_LOST_AGAIN_S = 0.2, 10.0
@@ -142,16 +136,8 @@ class SimNode(Node):
         self._shown_ns: set[int] = set()
         self.create_subscription(TwistStamped, "policy/command", self._on_twist, 1)
         self.create_subscription(Float64, "policy/gripper", self._on_gripper, 10)
-        self._instructions = MatchedSubscription(
-            self,
-            Entities(self),
-            kind=String,
-            topic="instruction",
-            callback=self._on_instruction,
-            qos=qos.OVERHEARD_INSTRUCTION,
-        )
-        steady = RosClock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_LOOK_FOR_PUBLISHERS_S, self._instructions.match, clock=steady)
+        # Latched only: `ros2 topic pub --once` speaks to whoever it finds first: that has to be the policy.
+        self.create_subscription(String, "instruction", self._on_instruction, LATCHED)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.add_on_set_parameters_callback(self._check_parameters)
 
