@@ -138,7 +138,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "demo",
         "--headless",
         "--episodes",
-        "1",
+        "3",
         "--domain-id",
         domain,
         "--out",
