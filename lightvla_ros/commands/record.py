@@ -12,10 +12,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lightvla_ros.core.errors import LightVlaError
+from lightvla_ros.view.policy_status import DEFAULT_NODE
 
 HELP = "record what a policy node hears and says: cameras, state, masks, chunks, commands, diagnostics"
 
-DEFAULT_NODE = "/lightvla_policy"
 _WATCH_PERIOD_S = 0.3
 _SPIN_TIMEOUT_S = 0.1
 INFERENCE = "/policy/inference"

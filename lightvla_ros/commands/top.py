@@ -19,7 +19,7 @@ from rich.live import Live
 
 from lightvla_ros.commands._top_view import render, waiting
 from lightvla_ros.core.errors import LightVlaError
-from lightvla_ros.view.policy_status import Snapshot, node_of, parse_status
+from lightvla_ros.view.policy_status import DEFAULT_NODE, Snapshot, node_of, parse_status
 from lightvla_ros.view.status_trace import Trace
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 HELP = "watch a policy node: state, rates, latency per stage, retained tokens, drops"
 
-DEFAULT_NODE = "/lightvla_policy"
 # Long enough to notice a key, short enough for a steady "for 12 s".
 _REFRESH_S = 0.25
 # A node speaks once a second: after this long every one that is there has been heard.

@@ -14,8 +14,7 @@ from lightvla_ros.nodes.graph_roles import COMPRESSED_IMAGE, IMAGE, Role, Roles,
 from lightvla_ros.nodes.node_inquiry import NodeInquiry
 from lightvla_ros.nodes.observer import observing
 from lightvla_ros.nodes.topic_listener import TopicListener, full_name, node_of
-
-DEFAULT_NODE = "/lightvla_policy"
+from lightvla_ros.view.policy_status import DEFAULT_NODE
 
 _BASE_NAME = "lightvla_policy"
 _CLOCK: Role = ("/clock", "rosgraph_msgs/msg/Clock")

@@ -12,10 +12,8 @@ from lightvla_ros.core.errors import LightVlaError
 from lightvla_ros.core.inference_record import InferenceRecord
 from lightvla_ros.view.panel_banner import banner
 from lightvla_ros.view.panel_state import CameraView, Chart, Mode, PanelState, Wanted
-from lightvla_ros.view.policy_status import node_of, parse_status
+from lightvla_ros.view.policy_status import DEFAULT_NODE, node_of, parse_status
 from lightvla_ros.view.watched_node import Picture, WatchedNode
-
-DEFAULT_NODE = "/lightvla_policy"
 
 
 class PanelModel:

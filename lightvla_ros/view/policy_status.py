@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 STATUS_SUFFIX = ": policy"
+# What the node is called where nobody says otherwise.
+DEFAULT_NODE = "/lightvla_policy"
 LEVELS = ("ok", "warning", "error", "stale")
 # Nothing is wrong, the next chunk is not there yet.
 _BETWEEN_CHUNKS = ("no_action", "awaiting_chunk")
