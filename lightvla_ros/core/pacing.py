@@ -94,12 +94,12 @@ class FixedRateThread:
             late_ns, skipped = deadlines.reached(now_ns)
             due_ns = now_ns - late_ns
             self.missed += skipped
+            self.ticks += 1
             self.lateness_ms.add(late_ns / 1e6)
             try:
                 self._tick()
             except Exception as error:  # noqa: BLE001  # the command path outlives any single failure
                 self._on_error(error)
-            self.ticks += 1
             self.over_budget += time.monotonic_ns() - due_ns > BUDGET * self._period_ns
 
 

@@ -64,7 +64,6 @@ def running_status(loop: ControlLoop, values: Mapping[str, object]) -> Diagnosti
         **values,
         **_retained(loop.retained),
         **_latencies(loop.latencies),
-        **dict(sorted(loop.counts().items())),
     }
     return DiagnosticStatus(
         level=_level(reason),

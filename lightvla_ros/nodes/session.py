@@ -156,6 +156,8 @@ class PolicySession:
     def status(self) -> DiagnosticStatus:
         """Describe the session for /diagnostics."""
         reason = self.loop.stop_reason
+        # Counted before the ticks are, so that no message tells of more commands than of ticks.
+        counts = dict(sorted(self.loop.counts().items()))
         values = {
             "stop_message": self._explain(reason) if reason else "",
             "engine": self._spec.name,
@@ -168,6 +170,7 @@ class PolicySession:
             "inferences_failed": self._worker.failed,
             "worker_restarts": self._policy.health.restarts,
             **self._ticks(),
+            **counts,
         }
         status = running_status(self.loop, values)
         status.hardware_id = self._spec.name

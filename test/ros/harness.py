@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -225,6 +226,31 @@ class Bench:
         self.wait_until(task.done, "a transition")
         return bool(task.result() == TransitionCallbackReturn.SUCCESS)
 
+    def as_robot(self, act: Callable[[], object]) -> None:
+        """Do something to the robot in its own thread, which would use a publisher that is destroyed."""
+        task = self._executors[1].create_task(act)
+        self.wait_until(task.done, "an act of the robot")
+        task.result()
+
+    def stop_camera(self, camera: str) -> None:
+        """Take a camera and its publisher away."""
+
+        def stop() -> None:
+            self.robot.cameras.discard(camera)
+            self.robot.destroy_publisher(self.robot.image_publishers.pop(camera))
+
+        self.as_robot(stop)
+
+    def start_camera(self, camera: str, profile: QoSProfile) -> None:
+        """Bring a camera back with this quality of service."""
+
+        def start() -> None:
+            topic = f"/camera/{camera}/image"
+            self.robot.image_publishers[camera] = self.robot.create_publisher(Image, topic, profile)
+            self.robot.cameras.add(camera)
+
+        self.as_robot(start)
+
     def configure(self) -> bool:
         return self.transition(self.node.trigger_configure)
 
@@ -275,6 +301,10 @@ class Bench:
         for node, context in zip((self.node, self.robot), self._contexts, strict=True):
             node.destroy_node()
             rclpy.shutdown(context=context)
+        # A destroyed lifecycle node stays on the graph until it is collected (its state machine holds the
+        # handle), and on one machine no more than 32 participants find each other.
+        del self.node, node
+        gc.collect()
 
     def _spin(self, executor: SingleThreadedExecutor) -> None:
         while self._running:

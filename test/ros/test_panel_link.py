@@ -157,24 +157,21 @@ def test_the_switch_enables_and_disables_the_node(make_bench: MakeBench, watcher
 def test_a_camera_is_heard_whatever_its_quality_of_service(
     moving: Bench, watcher: Watcher, profile: QoSProfile
 ) -> None:
-    robot = moving.robot
-    robot.destroy_publisher(robot.image_publishers["wrist"])
-    robot.image_publishers["wrist"] = robot.create_publisher(Image, "/camera/wrist/image", profile)
+    moving.stop_camera("wrist")
+    moving.start_camera("wrist", profile)
     wait_until(lambda: watcher.shows(Mode.IMAGE, (48, 64, 3)), "both images")
 
 
 def test_a_topic_of_another_type_is_told_and_forgotten(moving: Bench, watcher: Watcher) -> None:
     wait_until(lambda: watcher.shows(Mode.IMAGE, (48, 64, 3)), "images")
-    robot, topic = moving.robot, "/camera/wrist/image"
-    robot.cameras.discard("wrist")
-    robot.destroy_publisher(robot.image_publishers["wrist"])
+    topic = "/camera/wrist/image"
+    moving.stop_camera("wrist")
     with observing("impostor") as (impostor, _):
         impostor.create_publisher(String, topic, RELIABLE)
         wait_until(lambda: watcher.complains("std_msgs/msg/String"), "the type")
         assert watcher.complains("expected sensor_msgs/msg/Image or sensor_msgs/msg/CompressedImage")
     wait_until(lambda: watcher.complains(f"nobody publishes {topic}"), "its end")
-    robot.image_publishers["wrist"] = robot.create_publisher(Image, topic, RELIABLE)
-    robot.cameras.add("wrist")
+    moving.start_camera("wrist", RELIABLE)
     wait_until(lambda: watcher.shows(Mode.IMAGE, (48, 64, 3)), "images again")
 
 
@@ -191,12 +188,9 @@ def test_what_rclpy_refuses_is_told_and_the_rest_goes_on(moving: Bench, watcher:
 
 def test_a_topic_that_vanishes_and_comes_back_is_heard_again(moving: Bench, watcher: Watcher) -> None:
     wait_until(lambda: watcher.shows(Mode.IMAGE, (48, 64, 3)), "images")
-    robot = moving.robot
-    robot.cameras.discard("wrist")
-    robot.destroy_publisher(robot.image_publishers["wrist"])
+    moving.stop_camera("wrist")
     wait_until(lambda: watcher.complains("nobody publishes"), "the complaint")
-    robot.image_publishers["wrist"] = robot.create_publisher(Image, "/camera/wrist/image", RELIABLE)
-    robot.cameras.add("wrist")
+    moving.start_camera("wrist", RELIABLE)
     wait_until(lambda: watcher.shows(Mode.IMAGE, (48, 64, 3)), "images again")
 
 
