@@ -31,7 +31,8 @@ from std_msgs.msg import String
 from tqdm import tqdm
 
 from lightvla_ros.commands._processes import Child, running
-from lightvla_ros.nodes.sim_node import LATCHED, SIM_NODE_NAME
+from lightvla_ros.nodes.qos import LATCHED
+from lightvla_ros.nodes.sim_node import SIM_NODE_NAME
 
 SIM, POLICY = "lightvla_ros.nodes.sim_node", "lightvla_ros.nodes.policy_node"
 PARAMETERS = ("auto_activate:=true", "enable_actuation:=true", "num_threads:=1")

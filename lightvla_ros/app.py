@@ -99,9 +99,14 @@ def make_policy(
 def load_prompt_encoder(path: str | Path, *, statistics_key: str | None = None) -> PromptEncoder:
     """Load only what turns instructions into token ids, of a bundle or checkpoint: no engine.
 
+    Args:
+        path: as for `load_policy`.
+        statistics_key: likewise; a checkpoint with several data sets is not read without it.
+
     Raises:
         BundleError: there is no tokenizer, or the directory is no bundle.
         CheckpointError: the checkpoint is incomplete.
+        ConfigError: the statistics key is unknown.
     """
     directory = find_directory(path)
     if (directory / MANIFEST_NAME).is_file():
@@ -139,7 +144,11 @@ def _no_tokenizer(name: str) -> BundleError:
 
 
 def make_preprocessor(config: PolicyConfig) -> ImagePreprocessor:
-    """Build the image side of a policy."""
+    """Build the image side of a policy.
+
+    Raises:
+        ConfigError: an option is unknown, or simplejpeg is needed and missing.
+    """
     return ImagePreprocessor(
         image_size=config.image_size,
         normalizations=config.normalizations,

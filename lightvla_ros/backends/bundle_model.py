@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightvla_ros.backends.manifest import PARTS, Manifest
+from lightvla_ros.backends.manifest import EXPORT_AGAIN, PARTS, Manifest
 from lightvla_ros.core.errors import BundleError, EngineError
 from lightvla_ros.model.lightvla import LightVla
 from lightvla_ros.model.stored_model import StoredModel, blocks, model_shapes
@@ -20,7 +20,6 @@ EMBEDDING = "language_model.model.embed_tokens.weight"
 # The exported modules hold the network as their attribute `model`.
 PREFIX = "model."
 
-_EXPORT_AGAIN = "export the checkpoint again with `lightvla export`"
 _NAME_SOURCE = "name the checkpoint or float32 bundle it was made from: `lightvla verify --checkpoint SOURCE`"
 
 
@@ -69,7 +68,7 @@ def open_bundle(directory: Path, manifest: Manifest) -> StoredModel:
     if (digest := weights_hash(weights)) != manifest.checkpoint_hash:
         if manifest.precision != "float32":
             raise _not_the_weights(directory, f"weights rounded to {manifest.precision}", _NAME_SOURCE)
-        raise _not_the_weights(directory, f"weights with hash {digest[:12]}...", _EXPORT_AGAIN)
+        raise _not_the_weights(directory, f"weights with hash {digest[:12]}...", EXPORT_AGAIN)
     return StoredModel(config=manifest.model, weights=weights, weights_hash=digest)
 
 
@@ -86,7 +85,7 @@ class _BundleWeights(Mapping[str, Tensor]):
                     self._values[name] = value
         missing = sorted(expected.keys() - self._values.keys())
         if missing:
-            raise _not_the_weights(directory, f"no weights {missing[:8]}", _EXPORT_AGAIN)
+            raise _not_the_weights(directory, f"no weights {missing[:8]}", EXPORT_AGAIN)
 
     def __getitem__(self, name: str) -> Tensor:
         array = np.array(self._values[name].numpy())
@@ -115,7 +114,7 @@ def _initializers(directory: Path, manifest: Manifest, part: str) -> Iterator[tu
             continue
         if isinstance(tensor, ir.ExternalTensor) and str(tensor.location) not in files:
             got = f"weights in {tensor.location}, a file of no part"
-            raise _not_the_weights(directory, got, _EXPORT_AGAIN)
+            raise _not_the_weights(directory, got, EXPORT_AGAIN)
         yield name.removeprefix(PREFIX), tensor
 
 

@@ -82,7 +82,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkError:
+class ChunkDistance:
     """How far one answer, actions and retained set, is from another.
 
     Attributes:
@@ -124,8 +124,8 @@ class Comparison:
     differences: tuple[Difference, ...]
     action_cosine: float
     max_abs_error: float
-    end_to_end: ChunkError
-    golden: ChunkError | None = None
+    end_to_end: ChunkDistance
+    golden: ChunkDistance | None = None
     non_finite: tuple[str, ...] = ()
 
     def kept_iou_apart_from_ties(self, tie_margin: float) -> float:
@@ -154,7 +154,7 @@ def compare(reference: ReferenceEngine, engine: InspectableEngine, sample: Engin
     kept = engine.prune(patches, own.prompt, sample.proprio)
     actions = engine.decode(patches, expected.retained, own.prompt, sample.proprio)
     prompts = list(zip(own.prompt_values, expected.prompt_values, strict=True))
-    decoded = _chunk_error(actions, kept, expected)
+    decoded = _chunk_distance(actions, kept, expected)
     return Comparison(
         retained=len(expected.retained),
         prompt_error=max(_largest_error(got, wanted) for got, wanted in prompts),
@@ -165,8 +165,8 @@ def compare(reference: ReferenceEngine, engine: InspectableEngine, sample: Engin
         differences=differences(score, expected.retained, kept),
         action_cosine=decoded.action_cosine,
         max_abs_error=decoded.max_abs_error,
-        end_to_end=_chunk_error(own.actions, own.retained, expected),
-        golden=_golden_error(expected, sample),
+        end_to_end=_chunk_distance(own.actions, own.retained, expected),
+        golden=_golden_distance(expected, sample),
         non_finite=_non_finite(
             prompt=own.prompt_values,
             vision=(own.patches,),
@@ -234,17 +234,17 @@ def _run(engine: InspectableEngine, sample: EngineSample) -> _Outputs:
     return _Outputs(handle, prompt, engine.read_prompt(prompt), patches, retained, actions)
 
 
-def _golden_error(reference: _Outputs, sample: EngineSample) -> ChunkError | None:
+def _golden_distance(reference: _Outputs, sample: EngineSample) -> ChunkDistance | None:
     if sample.normalized_actions is None or sample.keep_mask is None:
         return None
     expected = reference._replace(
         actions=sample.normalized_actions, retained=np.flatnonzero(sample.keep_mask)
     )
-    return _chunk_error(reference.actions, reference.retained, expected)
+    return _chunk_distance(reference.actions, reference.retained, expected)
 
 
-def _chunk_error(actions: Floats, kept: NDArray[np.int64], expected: _Outputs) -> ChunkError:
-    return ChunkError(
+def _chunk_distance(actions: Floats, kept: NDArray[np.int64], expected: _Outputs) -> ChunkDistance:
+    return ChunkDistance(
         action_cosine=_cosine(actions, expected.actions),
         max_abs_error=float(np.abs(actions - expected.actions).max()),
         kept_iou=len(np.intersect1d(kept, expected.retained)) / len(np.union1d(kept, expected.retained)),

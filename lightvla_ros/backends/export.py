@@ -164,7 +164,12 @@ def _stored(model: LightVla | StoredModel) -> StoredModel:
 
 def _dtype(precision: str) -> torch.dtype:
     if precision not in PRECISIONS:
-        raise ConfigError("precision", got=repr(precision), expected=f"one of {list(PRECISIONS)}")
+        raise ConfigError(
+            "precision",
+            got=repr(precision),
+            expected=f"one of {list(PRECISIONS)}",
+            fix="choose another --precision",
+        )
     dtype: torch.dtype = getattr(torch, precision)
     return dtype
 

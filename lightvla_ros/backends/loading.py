@@ -72,9 +72,16 @@ class EngineOptions:
         for name, known in (("backend", get_args(Backend)), ("device", get_args(Device))):
             value = getattr(self, name)
             if value not in known:
-                raise ConfigError(name, got=repr(value), expected=f"one of {list(known)}")
+                raise ConfigError(
+                    name, got=repr(value), expected=f"one of {list(known)}", fix="leave it out for 'auto'"
+                )
         if self.num_threads is not None and self.num_threads < 1:
-            raise ConfigError("num_threads", got=self.num_threads, expected="at least 1")
+            raise ConfigError(
+                "num_threads",
+                got=self.num_threads,
+                expected="at least 1",
+                fix="leave it out for the backend's own choice",
+            )
 
 
 def load_engine(

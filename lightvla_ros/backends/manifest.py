@@ -32,10 +32,10 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 2
 PARTS = ("prompt", "vision", "pruner", "decoder")
 PRECISIONS = ("float32", "bfloat16", "float16")
+EXPORT_AGAIN = "export the checkpoint again with `lightvla export`"
 
 # Hashing 1 GB takes about a second; bigger files are checked by size only.
 _MAX_HASHED_BYTES = 1 << 30
-_REEXPORT = "export the checkpoint again with `lightvla export`"
 
 _T = TypeVar("_T")
 
@@ -113,11 +113,11 @@ class Manifest:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise BundleError(
-                str(path), got="no such file", expected="an engine bundle", fix=_REEXPORT
+                str(path), got="no such file", expected="an engine bundle", fix=EXPORT_AGAIN
             ) from None
         except ValueError as e:
             raise BundleError(
-                str(path), got=f"invalid JSON ({e})", expected="a JSON object", fix=_REEXPORT
+                str(path), got=f"invalid JSON ({e})", expected="a JSON object", fix=EXPORT_AGAIN
             ) from e
         return cls.from_mapping(content, source=str(path))
 
@@ -130,14 +130,14 @@ class Manifest:
                 f"{source}: schema_version",
                 got=version,
                 expected=str(SCHEMA_VERSION),
-                fix=f"{_REEXPORT}, or install the version of lightvla_ros that wrote the bundle",
+                fix=f"{EXPORT_AGAIN}, or install the version of lightvla_ros that wrote the bundle",
             )
         try:
             manifest = _strict(cls, {**content, **_typed_fields(content)})
             _check_values(manifest)
             check_policy_fits(manifest.policy, manifest.model)
         except (KeyError, TypeError, ValueError, AttributeError, LightVlaError) as e:
-            raise BundleError(source, got=f"{type(e).__name__}: {e}", fix=_REEXPORT) from e
+            raise BundleError(source, got=f"{type(e).__name__}: {e}", fix=EXPORT_AGAIN) from e
         return manifest
 
     def to_mapping(self) -> dict[str, Any]:
@@ -177,44 +177,45 @@ class Manifest:
         """
         for part in self.parts.values():
             for file in part.files:
-                _check_file(directory / file.name, file)
+                check_file(
+                    directory / file.name,
+                    num_bytes=file.num_bytes,
+                    sha256=file.sha256,
+                    source=MANIFEST_NAME,
+                    fix=f"copy the bundle again, or {EXPORT_AGAIN}",
+                )
 
 
 def describe_file(path: Path) -> PartFile:
     """Weigh and hash a file."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256") if hasattr(hashlib, "file_digest") else _digest(path)
-    return PartFile(name=path.name, num_bytes=path.stat().st_size, sha256=digest.hexdigest())
-
-
-def _digest(path: Path) -> Any:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
-    return digest
+    return PartFile(name=path.name, num_bytes=path.stat().st_size, sha256=digest.hexdigest())
 
 
-def _check_file(path: Path, expected: PartFile) -> None:
-    if not path.is_file():
-        raise BundleError(
-            str(path), got="no such file", expected=f"{expected.num_bytes} bytes", fix=_REEXPORT
-        )
-    size = path.stat().st_size
-    if size != expected.num_bytes:
-        raise BundleError(
-            str(path),
-            got=f"{size} bytes",
-            expected=f"{expected.num_bytes} bytes",
-            fix="copy the bundle again",
-        )
-    if size <= _MAX_HASHED_BYTES and (digest := describe_file(path).sha256) != expected.sha256:
-        raise BundleError(
-            str(path),
-            got=f"sha256 {digest[:12]}...",
-            expected=f"{expected.sha256[:12]}... of the manifest",
-            fix=f"copy the bundle again, or {_REEXPORT}",
-        )
+def check_file(path: Path, *, num_bytes: int, sha256: str, source: str, fix: str) -> None:
+    """Compare a file with what was written of it.
+
+    Args:
+        path: the file.
+        num_bytes: what it must weigh.
+        sha256: what it must hash to.
+        source: name of the file that says so, for the message.
+        fix: likewise.
+
+    Raises:
+        BundleError: it is missing, truncated or of another content.
+    """
+    size = path.stat().st_size if path.is_file() else None
+    if size != num_bytes:
+        got, expected = "no such file" if size is None else f"{size} bytes", f"{num_bytes} bytes"
+    elif size <= _MAX_HASHED_BYTES and (digest := describe_file(path).sha256) != sha256:
+        got, expected = f"sha256 {digest[:12]}...", f"{sha256[:12]}... of {source}"
+    else:
+        return
+    raise BundleError(str(path), got=got, expected=expected, fix=fix)
 
 
 def _typed_fields(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,10 @@ def load_thresholds(kind: str, overrides: Path | None = None) -> Thresholds:
     missing = sorted(_LIMITS - blocks[kind].keys())
     if missing:
         raise ConfigError(
-            f"thresholds of '{kind}' in {source}", got=f"no {missing}", expected=f"all of {sorted(_LIMITS)}"
+            f"thresholds of '{kind}' in {source}",
+            got=f"no {missing}",
+            expected=f"all of {sorted(_LIMITS)}",
+            fix=f'add what is missing to the block "{kind}"',
         )
     return Thresholds(**blocks[kind])
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightvla_ros.backends.torch_engine import TorchEngine, TorchPrompt, running
-from lightvla_ros.core.errors import ConfigError
+from lightvla_ros.core.errors import ConfigError, EngineError
 from lightvla_ros.model.decoder import DecoderLayer, rotary_angles
 from lightvla_ros.model.lightvla import LightVla
 from lightvla_ros.model.sequence import position_ids
@@ -40,7 +40,7 @@ class TorchAttentionEngine(TorchEngine):
         count: visual tokens to retain.
 
     Raises:
-        ConfigError: `count` is more than there are, or the decoder too shallow.
+        ConfigError: `count` is none of 1 to N, or the decoder too shallow.
     """
 
     def __init__(self, model: LightVla, count: int) -> None:
@@ -51,6 +51,7 @@ class TorchAttentionEngine(TorchEngine):
                 "pruning by attention",
                 got=f"{count} of {config.num_patches} tokens, {config.num_layers} layers",
                 expected=f"1 to {config.num_patches} tokens, more than {UNPRUNED_LAYERS} layers",
+                fix="choose another count, or a deeper model",
             )
         self._count = count
         self._halfway: _Halfway | None = None
@@ -86,7 +87,12 @@ class TorchAttentionEngine(TorchEngine):
         """Run the other layers on what was retained: float32 [chunk_size, action_dim], normalised."""
         with running("decoder"):
             if self._halfway is None:
-                raise RuntimeError("decode before prune")
+                raise EngineError(
+                    "pruning by attention",
+                    got="decode before prune",
+                    expected="both once per frame, in the order prune, decode",
+                    fix="call `prune` on the frame's patches first",
+                )
             model, decoder = self.model, self.model.language_model.model
             (x, cos, sin), self._halfway = self._halfway, None
             first_visual = x.shape[1] - model.config.num_patches

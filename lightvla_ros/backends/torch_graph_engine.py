@@ -249,6 +249,7 @@ class TorchGraphEngine:
                 "patches",
                 got="a tensor of somebody else",
                 expected="what `encode_images` of this engine returned",
+                fix="encode the images with this engine",
             )
 
     def _serving(self, stage: str) -> AbstractContextManager[None]:

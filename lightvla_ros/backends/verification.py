@@ -129,9 +129,9 @@ class Verdict:
             "differences": self.num_differences,
             "ties": self.num_ties,
             "end_to_end": {
-                "action_cosine": _lowest(error.action_cosine for error in end_to_end),
-                "max_abs_error": _highest(error.max_abs_error for error in end_to_end),
-                "kept_iou": _lowest(error.kept_iou for error in end_to_end),
+                "action_cosine": _lowest(distance.action_cosine for distance in end_to_end),
+                "max_abs_error": _highest(distance.max_abs_error for distance in end_to_end),
+                "kept_iou": _lowest(distance.kept_iou for distance in end_to_end),
             },
             "figures": [{**asdict(figure), "passed": figure.passed} for figure in self.figures],
             "thresholds": asdict(self.thresholds),

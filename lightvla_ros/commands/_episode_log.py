@@ -27,16 +27,19 @@ class EpisodeLog:
         self._path = path
         self.results: dict[int, EpisodeResult] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self._whole_lines()
-        if not lines:
+        text = self._read()
+        if not text:
             path.write_text(json.dumps({"settings": settings}) + "\n", encoding="utf-8")
             return
-        self._check(lines[0], settings)
-        for line in lines[1:]:
-            result = _result(line)
+        # The last line may have been cut off in the middle.
+        whole = text[: text.rfind("\n") + 1]
+        for result in self._results_in(whole.splitlines(), settings):
             # What failed for other reasons than the policy's skill is tried again.
             if not result.error:
                 self.results[result.number] = result
+        # Only now is it known that the file is ours.
+        if whole != text:
+            path.write_text(whole, encoding="utf-8")
 
     def missing(self, episodes: int) -> Iterator[int]:
         """Yield the numbers of the episodes that have no result yet."""
@@ -48,21 +51,24 @@ class EpisodeLog:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(result)) + "\n")
 
-    def _whole_lines(self) -> list[dict[str, Any]]:
-        """Read the lines; the last may have been cut off in the middle and is then removed."""
-        if not self._path.is_file():
-            return []
-        text = self._path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            self._path.write_text(whole, encoding="utf-8")
+    def _read(self) -> str:
         try:
-            return [json.loads(line) for line in whole.splitlines()]
+            return self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        except UnicodeDecodeError as error:
+            raise self._wrong("no text") from error
+
+    def _results_in(self, lines: list[str], settings: dict[str, Any]) -> list[EpisodeResult]:
+        try:
+            parsed = [json.loads(line) for line in lines]
+            self._check(parsed[0] if parsed else None, settings)
+            return [_result(line) for line in parsed[1:]]
         except json.JSONDecodeError as error:
             raise self._wrong(f"a line that is no JSON: {error}") from error
+        except (AttributeError, KeyError, TypeError) as error:
+            raise self._wrong(f"a line that is no result of this version: {error!r}") from error
 
-    def _check(self, first: dict[str, Any], settings: dict[str, Any]) -> None:
-        known = first.get("settings")
+    def _check(self, first: object, settings: dict[str, Any]) -> None:
+        known = first.get("settings") if isinstance(first, dict) else None
         if not isinstance(known, dict):
             raise self._wrong("no settings in its first line")
         if known != json.loads(json.dumps(settings)):

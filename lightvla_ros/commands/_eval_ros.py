@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightvla_ros.commands._demo_run import wait_for_nodes
-from lightvla_ros.commands._processes import Child, running
+from lightvla_ros.commands._processes import Child, ros_arguments, running
 from lightvla_ros.commands.demo import POLICY_MODULE, SIM_MODULE, make_monitor, use_private_domain
 from lightvla_ros.core.errors import LightVlaError
 from lightvla_ros.core.paths import engine_directory
@@ -78,7 +78,7 @@ def evaluate_over_ros(
     }
     monitor = make_monitor(None)
     log_directory.mkdir(parents=True, exist_ok=True)
-    modules = {SIM_MODULE: _ros_arguments(world), POLICY_MODULE: _ros_arguments(policy)}
+    modules = {SIM_MODULE: ros_arguments(world), POLICY_MODULE: ros_arguments(policy)}
     try:
         with running(modules, log_directory=log_directory) as children:
             nodes = world_node, policy_node = children[SIM_MODULE], children[POLICY_MODULE]
@@ -134,11 +134,3 @@ def _retained(monitor: DemoMonitor, first_frame: int) -> tuple[int, ...]:
     stamps = [stamp_ns // 1_000_000 for stamp_ns in monitor.stamps_ns[first_frame:]]
     by_stamp = dict(zip(stamps, monitor.retained[first_frame:], strict=True))
     return tuple(by_stamp[stamp] for stamp in sorted(by_stamp))
-
-
-def _ros_arguments(parameters: dict[str, object]) -> list[str]:
-    def text(value: object) -> str:
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    settings = [word for name, value in parameters.items() for word in ("-p", f"{name}:={text(value)}")]
-    return ["--ros-args", *settings]

@@ -16,6 +16,8 @@ from lightvla_ros.backends.tokenizer import load_encoder
 from lightvla_ros.core.errors import BundleError, ConfigError, SpecError
 
 WORLDS = ("tabletop",)
+# Length of a usual prompt: a LIBERO instruction is 19 to 37 tokens long (spec §3.1).
+PROMPT_TOKENS = 28
 _BLOB_PX = 16
 # By then the scripted expert has usually reached, grasped or carried the object.
 _MAX_EXPERT_STEPS = 80

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -71,6 +72,21 @@ def running(modules: Mapping[str, Sequence[str]], *, log_directory: Path) -> Ite
         except KeyboardInterrupt:
             _stop(processes, {signal.SIGKILL: PATIENCE_S[signal.SIGKILL]})
             raise
+
+
+def ros_arguments(parameters: Mapping[str, object]) -> list[str]:
+    """Return the arguments that give a node its parameters.
+
+    Args:
+        parameters: name -> value; what is neither a number nor a truth value is passed as text.
+    """
+    settings = [word for name, value in parameters.items() for word in ("-p", f"{name}:={_yaml(value)}")]
+    return ["--ros-args", *settings]
+
+
+def _yaml(value: object) -> str:
+    # Quoted, because "on" or "1" bare would be no text to YAML.
+    return json.dumps(value if isinstance(value, bool | int | float) else str(value))
 
 
 def _start(module: str, arguments: Sequence[str], log_directory: Path) -> Child:

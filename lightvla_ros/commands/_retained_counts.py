@@ -16,13 +16,12 @@ from lightvla_ros.app import make_policy
 from lightvla_ros.backends.length_buckets import bucket_for, default_retained_buckets, suggest_buckets
 from lightvla_ros.backends.loading import LoadedEngine, find_directory, load_engine
 from lightvla_ros.backends.manifest import MANIFEST_NAME, Manifest
-from lightvla_ros.commands._inputs import random_ids, random_image
+from lightvla_ros.commands._inputs import PROMPT_TOKENS, random_ids, random_image
 from lightvla_ros.core.errors import EngineError
 from lightvla_ros.core.observation import Observation
 
 SOURCES = ("auto", "tabletop", "random")
 _TABLETOP = "tabletop"
-_PROMPT_TOKENS = 28
 _BAR_WIDTH = 40
 # As in `lightvla eval`: an episode's step limit, and steps of a chunk executed per inference.
 _MAX_STEPS, _EXECUTION_HORIZON = 250, 2
@@ -156,7 +155,7 @@ def _no_world(got: str, expected: str, fix: str) -> EngineError:
 def _random_counts(loaded: LoadedEngine) -> Generator[int, None, None]:
     """Show the policy random images, each with a random prompt."""
     rng = np.random.default_rng(0)
-    length = min(_PROMPT_TOKENS, loaded.policy.max_prompt_tokens)
+    length = min(PROMPT_TOKENS, loaded.policy.max_prompt_tokens)
     policy = make_policy(loaded, lambda _: random_ids(rng, loaded, length).tolist())
     size = loaded.policy.image_size
     for number in count():

@@ -16,7 +16,7 @@ from lightvla_ros.backends.flops import stage_bytes, stage_flops
 from lightvla_ros.backends.loading import LoadedEngine
 from lightvla_ros.backends.roofline import Roofline
 from lightvla_ros.commands._bench_engines import REFERENCE_STYLE
-from lightvla_ros.commands._inputs import random_ids, random_image
+from lightvla_ros.commands._inputs import PROMPT_TOKENS, random_ids, random_image
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.observation import Observation
 from lightvla_ros.core.policy import STAGES, Engine, PrunedPolicy
@@ -25,8 +25,6 @@ from lightvla_ros.model.config import ModelConfig
 TOTAL = "total"
 # What the cameras of most robots give.
 _CAMERA_HEIGHT, _CAMERA_WIDTH = 480, 640
-# A LIBERO instruction is 19 to 37 tokens long (spec §3.1).
-_PROMPT_TOKENS = 28
 _WARM_UP = 2
 _FLOAT32_BYTES = 4
 
@@ -149,7 +147,7 @@ def measure(engines: Sequence[LoadedEngine], retained: Sequence[int], repeat: in
             got=list(retained),
             expected=f"counts up to {num_tokens}, the visual tokens of {loaded.name}",
         )
-    prompt_tokens = min(_PROMPT_TOKENS, loaded.policy.max_prompt_tokens)
+    prompt_tokens = min(PROMPT_TOKENS, loaded.policy.max_prompt_tokens)
     rng = np.random.default_rng(0)
     ids = random_ids(rng, loaded, prompt_tokens).tolist()
     samples = _sample(engines, counts, ids, repeat, rng)

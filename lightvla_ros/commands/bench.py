@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightvla_ros.commands._arguments import positive_int
+
 if TYPE_CHECKING:
     from lightvla_ros.backends.roofline import Roofline
     from lightvla_ros.commands._bench_engines import EngineChoice
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--retained",
-        type=_positive,
+        type=positive_int,
         nargs="+",
         default=list(_DEFAULT_RETAINED),
         metavar="K",
@@ -44,10 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default: {' '.join(map(str, _DEFAULT_RETAINED))})",
     )
     parser.add_argument(
-        "--repeat", type=_positive, default=20, help="chunks per backend and count (default: %(default)s)"
+        "--repeat", type=positive_int, default=20, help="chunks per backend and count (default: %(default)s)"
     )
     parser.add_argument(
-        "--threads", type=_positive, help="CPU threads of each backend (default: every CPU there is)"
+        "--threads", type=positive_int, help="CPU threads of each backend (default: every CPU there is)"
     )
     parser.add_argument(
         "--device",
@@ -69,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead, count retained tokens on frames and suggest the buckets that pad them least",
     )
     parser.add_argument(
-        "--frames", type=_positive, default=200, help="frames to count on (default: %(default)s)"
+        "--frames", type=positive_int, default=200, help="frames to count on (default: %(default)s)"
     )
     parser.add_argument(
         "--frames-from",
@@ -175,10 +177,3 @@ def _draw(directory: Path, measured: list[Measured]) -> None:
 
 def _threads(args: argparse.Namespace) -> int:
     return int(args.threads or len(os.sched_getaffinity(0)))
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value

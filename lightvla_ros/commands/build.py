@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lightvla_ros.commands._arguments import PRECISIONS, positive_int
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from lightvla_ros.backends.tensorrt.plan import PlanSet
 
 HELP = "build TensorRT plans of a bundle for one or more kinds of GPU"
-
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workspace-mb",
-        type=_positive,
+        type=positive_int,
         help="most GPU memory one kernel may use as scratch (default: no limit)",
     )
     parser.add_argument("--force", action="store_true", help="build even what is up to date")
@@ -149,10 +149,3 @@ def _verify(bundle: str, plan_set: PlanSet) -> bool | None:
         print(f"plans for {fingerprint.target} are not verified here ({e.what}; got {e.got})")
         print(f"on a machine that runs them: `lightvla verify {' '.join(arguments)}`")
         return None
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightvla_ros.commands._arguments import positive_int
+from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.sim.worlds import TABLETOP, WorldConfig
 
 if TYPE_CHECKING:
@@ -23,14 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     world = parser.add_mutually_exclusive_group()
     world.add_argument("--world", choices=(TABLETOP,), default=TABLETOP, help="the embedded world (default)")
     world.add_argument("--suite", metavar="NAME", help="of LIBERO: libero_object or libero_spatial")
-    parser.add_argument("--episodes", type=_positive, default=640, help="episodes to attempt (default: 640)")
-    parser.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
+    parser.add_argument(
+        "--episodes", type=positive_int, default=640, help="episodes to attempt (default: 640)"
+    )
+    parser.add_argument("--workers", type=positive_int, default=2, help="processes (default: 2)")
     parser.add_argument(
         "--seed",
         type=int,
         help="of the first episode (default: 1000); LIBERO: of the first initial state (default: 0)",
     )
-    parser.add_argument("--image-size", type=_positive, default=112, help="pixels of the stored images")
+    parser.add_argument("--image-size", type=positive_int, default=112, help="pixels of the stored images")
     parser.add_argument(
         "--randomize",
         choices=tuple(RANDOMIZE),
@@ -63,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     from lightvla_ros.learn.collection import Collection, collect
 
+    _check_out(args.out)
     randomize, wording, seed = ("none", "standard", 0) if args.suite else ("mild", "varied", 1000)
     collection = Collection(
         directory=args.out,
@@ -94,6 +99,18 @@ def run(args: argparse.Namespace) -> int:
     return 0 if kept else 1
 
 
+def _check_out(directory: Path) -> None:
+    """Refuse what would mix the demonstrations with other files, before anything starts."""
+    is_free = directory.is_dir() and not any(directory.iterdir())
+    if directory.exists() and not is_free:
+        raise ConfigError(
+            "--out",
+            got=f"{directory}, which is {'not empty' if directory.is_dir() else 'a file'}",
+            expected="an empty or new directory",
+            fix="choose another --out",
+        )
+
+
 def _dagger(args: argparse.Namespace) -> Dagger:
     from lightvla_ros.app import load_policy
     from lightvla_ros.backends.loading import find_directory
@@ -110,10 +127,3 @@ def _sentence(summary: dict[str, object]) -> str:
         "{succeeded} of {attempted} episodes succeeded; kept {kept}, {steps} steps, in {seconds} s: "
         "{directory}"
     ).format(**summary)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value

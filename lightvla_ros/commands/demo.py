@@ -9,9 +9,10 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightvla_ros.commands._arguments import positive_int
 from lightvla_ros.commands._demo_report import Recorder, describe_policy, summarise, table
 from lightvla_ros.commands._demo_run import DemoRun, wait_for_nodes
-from lightvla_ros.commands._processes import running
+from lightvla_ros.commands._processes import ros_arguments, running
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.paths import engine_directory
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 HELP = "run a simulated arm and the policy as two ROS 2 nodes and watch it act"
 
 SIM_MODULE = "lightvla_ros.nodes.sim_node"
-MANIFEST_NAME = "manifest.json"
 POLICY_MODULE = "lightvla_ros.nodes.policy_node"
 
 
@@ -34,11 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", default="auto", help="auto, onnxruntime or torch (default: %(default)s)")
     parser.add_argument(
-        "--episodes", type=_positive, default=3, help="how many episodes (default: %(default)s)"
+        "--episodes", type=positive_int, default=3, help="how many episodes (default: %(default)s)"
     )
     parser.add_argument(
         "--max-steps",
-        type=_positive,
+        type=positive_int,
         default=300,
         help="control steps per episode at 20 Hz (default: %(default)s)",
     )
@@ -107,6 +107,8 @@ def use_private_domain(domain_id: int | None) -> None:
 
 def policy_notes(engine: Path) -> dict[str, Any]:
     """Return what a bundle says about its training and measured success; empty where it says nothing."""
+    from lightvla_ros.backends.manifest import MANIFEST_NAME
+
     try:
         return dict(json.loads((engine / MANIFEST_NAME).read_text(encoding="utf-8")).get("notes", {}))
     except (OSError, ValueError, TypeError, AttributeError):
@@ -114,9 +116,8 @@ def policy_notes(engine: Path) -> dict[str, Any]:
 
 
 def _modules(engine: Path, args: argparse.Namespace) -> dict[str, list[str]]:
-    policy = {"engine": engine, "backend": args.backend, "auto_activate": "true", "enable_actuation": "true"}
-    settings = [word for name, value in policy.items() for word in ("-p", f"{name}:={value}")]
-    return {SIM_MODULE: ["--ros-args", "-p", f"seed:={args.seed}"], POLICY_MODULE: ["--ros-args", *settings]}
+    policy = {"engine": engine, "backend": args.backend, "auto_activate": True, "enable_actuation": True}
+    return {SIM_MODULE: ros_arguments({"seed": args.seed}), POLICY_MODULE: ros_arguments(policy)}
 
 
 def make_monitor(on_inference: Callable[[SeenInference], None] | None) -> DemoMonitor:
@@ -143,10 +144,3 @@ def make_monitor(on_inference: Callable[[SeenInference], None] | None) -> DemoMo
     if not rclpy.ok():
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     return DemoMonitor(on_inference)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value

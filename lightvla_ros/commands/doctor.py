@@ -9,6 +9,8 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from lightvla_ros.commands._arguments import positive_float
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seconds",
-        type=_positive,
+        type=_seconds,
         default=3.0,
         metavar="S",
         help="how long to listen to the graph (default: %(default)g)",
@@ -89,8 +91,8 @@ def _wrapped(prefix: str, text: str) -> str:
     )
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value <= _MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"{text}: expected seconds above 0, at most {_MAX_SECONDS:g}")
+def _seconds(text: str) -> float:
+    value = positive_float(text)
+    if value > _MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected at most {_MAX_SECONDS:g} seconds")
     return value

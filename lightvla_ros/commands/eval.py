@@ -36,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
 
     load = _loader(args)
     evaluation = _evaluation(args, load)
+    if args.out is not None:
+        # Now, not when hours of episodes wait to be written.
+        args.out.parent.mkdir(parents=True, exist_ok=True)
     # Here too, so that a wrong name is told before any process starts.
     spec = _spec(load)
     results = sorted(_results(args, evaluation, spec), key=lambda result: result.number)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightvla_ros.commands._arguments import PRECISIONS
+
 if TYPE_CHECKING:
     from lightvla_ros.backends.export import ExportProgress
     from lightvla_ros.backends.manifest import Manifest
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from lightvla_ros.model.stored_model import StoredModel
 
 HELP = "turn a checkpoint directory into an engine bundle that runs without torch"
-
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,8 @@ import argparse
 import math
 from pathlib import Path
 
+from lightvla_ros.commands._arguments import positive_float, positive_int
+
 HELP = "draw a film or a strip of moments from a recording: images, and what was retained of them"
 
 FILMS = (".mp4", ".gif")
@@ -28,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--end-s", type=float, default=math.inf, help="where to end (default: at the end)")
     parser.add_argument(
-        "--fps", type=float, default=10.0, help="of a film, frames per second (default: %(default)s)"
+        "--fps", type=positive_float, default=10.0, help="of a film, frames per second (default: %(default)s)"
     )
-    parser.add_argument("--width", type=int, default=0, help="of a film, pixels (default: as it comes)")
-    parser.add_argument("--moments", type=int, default=5, help="of a strip (default: %(default)s)")
+    parser.add_argument("--width", type=positive_int, help="of a film, pixels (default: as it comes)")
+    parser.add_argument("--moments", type=positive_int, default=5, help="of a strip (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lightvla_ros.commands._processes import running
+from lightvla_ros.commands._arguments import positive_int
+from lightvla_ros.commands._processes import ros_arguments, running
 from lightvla_ros.commands.demo import POLICY_MODULE, use_private_domain
 from lightvla_ros.core.errors import LightVlaError
 from lightvla_ros.core.paths import engine_directory
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-threads", type=int, default=0, help="CPU threads (default: the backend's choice)"
     )
-    parser.add_argument("--limit", type=int, help="replay at most so many inferences (default: all)")
+    parser.add_argument("--limit", type=positive_int, help="replay at most so many inferences (default: all)")
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -139,12 +140,7 @@ def _arguments(args: argparse.Namespace, first: RecordedInference) -> list[str]:
         "camera.upside_down": " ".join(name for name, camera in record.cameras.items() if camera.upside_down),
         "worker.timeout_s": args.timeout_s,
     }
-    settings = [word for name, value in parameters.items() for word in ("-p", f"{name}:={_yaml(value)}")]
-    return ["--ros-args", *settings]
-
-
-def _yaml(value: object) -> str:
-    return json.dumps(value if isinstance(value, bool | int | float | str) else str(value))
+    return ros_arguments(parameters)
 
 
 def _no_images(bag: Path, number: int) -> LightVlaError:

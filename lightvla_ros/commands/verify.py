@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lightvla_ros.commands._arguments import positive_int
+
 if TYPE_CHECKING:
     from lightvla_ros.backends.comparison import EngineSample, InspectableEngine, ReferenceEngine
     from lightvla_ros.backends.loading import LoadedEngine
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "and what the reference must give for them, normalized_actions and keep_mask",
     )
     parser.add_argument(
-        "--samples", type=_positive, default=8, help="inputs to compare (default: %(default)s)"
+        "--samples", type=positive_int, default=8, help="inputs to compare (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: %(default)s)")
     parser.add_argument(
@@ -237,10 +239,3 @@ def _compare(
     return Verdict(
         comparisons=tuple(compare(reference, engine, sample) for sample in progress), thresholds=thresholds
     )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value

@@ -41,12 +41,13 @@ def run(args: argparse.Namespace) -> int:
     from lightvla_ros.nodes.panel_link import PanelLink
     from lightvla_ros.view.panel import Panel
     from lightvla_ros.view.panel_model import PanelModel
-    from lightvla_ros.view.qt import QtWidgets
+    from lightvla_ros.view.qt import QtCore, QtWidgets
 
     application = QtWidgets.QApplication(sys.argv[:1])
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Python runs it when the panel next refreshes, so at once.
-        signal.signal(number, lambda *_: application.quit())
+        # Python runs it when the panel next refreshes, so at once. The timer also outlasts the time until
+        # `exec`, before which there would be nothing to quit.
+        signal.signal(number, lambda *_: QtCore.QTimer.singleShot(0, application.quit))
     model = PanelModel()
     with observing("lightvla_view") as (node, executor):
         link = PanelLink(node, model)

@@ -191,6 +191,7 @@ def _check(chunk: ActionChunk) -> None:
             "action chunk",
             got=f"actions of shape {shape}, step period {chunk.step_period_ns} ns",
             expected="actions [chunk_size, action_dim] and a positive period",
+            fix="run `lightvla verify` on the engine",
         )
     if not np.isfinite(chunk.actions).all():
         raise ChunkError(

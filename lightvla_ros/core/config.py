@@ -165,7 +165,8 @@ def with_values(config: NodeConfig, values: Mapping[str, object]) -> NodeConfig:
     Raises:
         ConfigError: unknown name, wrong type or out of range.
     """
-    known = {name: (value, info) for name, value, info in parameters(config)}
+    # A parameter's type is its default's: a list that was emptied no longer tells what belongs in it.
+    known = {name: (default, info) for name, default, info in parameters(NodeConfig())}
     coerced: dict[str, object] = {}
     for name, value in values.items():
         if name not in known:
@@ -175,7 +176,7 @@ def with_values(config: NodeConfig, values: Mapping[str, object]) -> NodeConfig:
                 expected="a parameter of the policy node",
                 fix="config/policy.yaml and `ros2 param list` show them all",
             )
-        current, info = known[name]
-        coerced[name] = coerce(value, current)
-        check_value(name, coerced[name], current, info)
+        default, info = known[name]
+        coerced[name] = coerce(value, default)
+        check_value(name, coerced[name], default, info)
     return replace(config, coerced, "")  # type: ignore[no-any-return]  # a NodeConfig goes in and comes out

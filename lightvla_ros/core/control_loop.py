@@ -45,6 +45,14 @@ class ControlLoop:
         spec: what the policy needs and gives.
         check_instruction: raises `InstructionError` for an instruction the policy cannot use.
 
+    Attributes:
+        active: whether inputs are taken and anything may be published.
+        enabled: whether commands may leave the node.
+        instruction: what the robot is told to do; empty without one, and while it is being checked.
+        epoch: counts whatever makes earlier chunks void: an instruction, a reset, a clock jump.
+        latencies: how long stages took, and how old observations were at each step of their way.
+        retained: visual tokens retained in each of the newest chunks.
+
     Raises:
         ConfigError: a limit does not fit the policy's actions.
     """

@@ -177,7 +177,10 @@ def _section(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _quantiles(name: str, q01: ArrayLike, q99: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    low, high = np.array(q01, dtype=np.float64), np.array(q99, dtype=np.float64)
+    try:
+        low, high = np.array(q01, dtype=np.float64), np.array(q99, dtype=np.float64)
+    except (TypeError, ValueError) as e:
+        raise _bad_quantiles(name, str(e), "two lists of numbers") from e
     if low.ndim != 1 or low.shape != high.shape or low.size == 0:
         raise _bad_quantiles(
             name, f"shapes {low.shape} and {high.shape}", "two non-empty lists of one length"

@@ -40,9 +40,6 @@ class Deadlines:
 class FixedRateThread:
     """Call `tick` at every multiple of a period.
 
-    A tick that comes more than a period late is counted in `missed` and skipped; one that is over later
-    than a tenth of the period after its deadline in `over_budget`.
-
     Args:
         name: name of the thread.
         rate_hz: ticks per second.
@@ -50,6 +47,12 @@ class FixedRateThread:
         on_error: takes what `tick` raised; the thread goes on.
         priority: SCHED_FIFO priority, 0 for none.
         on_unprivileged: takes, once, why the priority could not be had.
+
+    Attributes:
+        ticks: how often `tick` was called.
+        missed: deadlines that were over by more than a period, and so skipped.
+        over_budget: ticks that were over later than a tenth of the period after their deadline.
+        lateness_ms: how long after its deadline each of the newest ticks began.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that contradict each other or are out of range."""
-        cameras, stats = self.camera_names, self.statistics
+        cameras, actions, stats = self.camera_names, self.action_names, self.statistics
         rules = {
             "camera_names": (
                 bool(cameras) and len(set(cameras)) == len(cameras),
@@ -67,7 +67,7 @@ class PolicyConfig:
             "max_prompt_tokens": (self.max_prompt_tokens >= 3, "at least 3"),
             "chunk_size": (self.chunk_size >= 1, "at least 1"),
             "action_names": (
-                len(set(self.action_names)) == len(stats.action_q01),
+                len(set(actions)) == len(actions) == len(stats.action_q01),
                 f"{len(stats.action_q01)} distinct names, one per dimension of the statistics",
             ),
             "proprio_dim": (

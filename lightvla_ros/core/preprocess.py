@@ -229,7 +229,10 @@ def _normalization_table(name: str) -> NDArray[np.float32]:
     """Tabulate (x / 255 - mean) / std as float32 [3, 256]."""
     if name not in NORMALIZATIONS:
         raise ConfigError(
-            "normalisation of a vision tower", got=repr(name), expected=f"one of {[*NORMALIZATIONS]}"
+            "normalisation of a vision tower",
+            got=repr(name),
+            expected=f"one of {[*NORMALIZATIONS]}",
+            fix="correct normalizations in the policy section of manifest.json or lightvla.json",
         )
     mean, std = (np.array(values, dtype=np.float32)[:, None] for values in NORMALIZATIONS[name])
     scaled = np.arange(256, dtype=np.float32) / np.float32(255.0)
@@ -283,6 +286,11 @@ def _checked(image: Image) -> Image:
 
 def _check_options(size: int, fit: str) -> None:
     if size < 1:
-        raise ConfigError("image size", got=size, expected="at least 1 pixel")
+        raise ConfigError("image size", got=size, expected="at least 1 pixel", fix="pass the model's size")
     if fit not in get_args(Fit):
-        raise ConfigError("fit of non-square images", got=repr(fit), expected=f"one of {[*get_args(Fit)]}")
+        raise ConfigError(
+            "fit of non-square images",
+            got=repr(fit),
+            expected=f"one of {[*get_args(Fit)]}",
+            fix="correct fit in the policy section of manifest.json or lightvla.json",
+        )

@@ -26,7 +26,7 @@ class PromptEncoder:
             a trailing one is removed here.
 
     Raises:
-        ConfigError: the template has no `{instruction}` or `max_tokens` is below 1.
+        ConfigError: the template has not exactly one `{instruction}`, or `max_tokens` is below 1.
     """
 
     def __init__(
@@ -38,9 +38,19 @@ class PromptEncoder:
         action_prefix_id: int = ACTION_PREFIX_ID,
     ) -> None:
         if template.count("{instruction}") != 1:
-            raise ConfigError("prompt template", got=repr(template), expected="exactly one {instruction}")
+            raise ConfigError(
+                "prompt template",
+                got=repr(template),
+                expected="exactly one {instruction}",
+                fix="correct prompt_template in the policy section of manifest.json or lightvla.json",
+            )
         if max_tokens < 1:
-            raise ConfigError("max_tokens of the prompt", got=max_tokens, expected="at least 1")
+            raise ConfigError(
+                "max_tokens of the prompt",
+                got=max_tokens,
+                expected="at least 1",
+                fix="correct max_prompt_tokens in the policy section of manifest.json or lightvla.json",
+            )
         self.max_tokens = max_tokens
         self._encode = encode
         self._template = template

@@ -18,6 +18,11 @@ class InferenceWorker:
         predict: the policy's `predict_chunk`; called in the worker's thread only.
         on_chunk: takes the observation and its chunk, in the worker's thread, after each inference.
         on_error: takes what `predict` or `on_chunk` raised, in the worker's thread.
+
+    Attributes:
+        replaced: observations that were never begun, because a newer one came.
+        completed: inferences whose chunk was taken by `on_chunk`.
+        failed: inferences that ended in `on_error`.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ class Evaluation:
         if self.delay_s is not None and not 0.0 <= self.delay_s <= 60.0:
             raise ConfigError("evaluation: delay_s", got=self.delay_s, expected="0 to 60 s")
         if self.vary_wording and self.world.is_libero:
-            raise ConfigError("evaluation: vary_wording", got=self.world.name, expected="the tabletop")
+            raise ConfigError("wording", got="varied", expected="standard: LIBERO has one sentence a task")
 
     def task(self, number: int) -> Task:
         """Return what an episode asks for."""

@@ -6,10 +6,8 @@ import numpy as np
 
 from lightvla_ros.core.observation import ActionChunk, Observation
 from lightvla_ros.core.policy import Health, PolicySpec
-from lightvla_ros.sim.world import ACTION_NAMES, World
+from lightvla_ros.sim.world import ACTION_NAMES, PROPRIO_DIM, World
 from lightvla_ros.sim.worlds import Expert
-
-_PROPRIO_DIM = 8
 
 
 class ExpertPolicy:
@@ -32,7 +30,7 @@ class ExpertPolicy:
             grid=(0, 0),
             chunk_size=1,
             action_names=ACTION_NAMES,
-            proprio_dim=_PROPRIO_DIM,
+            proprio_dim=PROPRIO_DIM,
             step_period_ns=round(world.control_period_s * 1e9),
         )
 

@@ -60,5 +60,10 @@ def _engine(loaded: LoadedEngine, retention: Retention) -> Engine:
     from lightvla_ros.backends.torch_engine import TorchEngine
 
     if not isinstance(loaded.engine, TorchEngine):
-        raise ConfigError("retention 'attention'", got="torch on a GPU", expected="torch on the CPU")
+        raise ConfigError(
+            "retention 'attention'",
+            got="torch on a GPU",
+            expected="torch on the CPU",
+            fix="hide the GPU: CUDA_VISIBLE_DEVICES= lightvla eval ...",
+        )
     return TorchAttentionEngine(loaded.engine.model, int(retention.amount or 0))

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer
-from lightvla_ros.core.preprocess import Fit, ImagePreprocessor, center_crop
+from lightvla_ros.core.preprocess import ImagePreprocessor, center_crop
 from lightvla_ros.learn.demonstrations import Demonstrations
 from lightvla_ros.learn.pointing import colour_shares, named_colour
 
@@ -52,16 +53,6 @@ class Batch:
         parts = zip(*(getattr(self, f.name).split(size) for f in fields(self)), strict=True)
         names = [f.name for f in fields(self)]
         return (Batch(**dict(zip(names, part, strict=True))) for part in parts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Images:
-    """How a policy sees its cameras; the fields of `ImagePreprocessor`."""
-
-    image_size: int
-    normalizations: Sequence[str] = ("siglip",)
-    jpeg: bool = False
-    fit: Fit = "stretch"
 
 
 def action_statistics(demonstrations: Demonstrations) -> dict[str, Any]:
@@ -105,9 +96,12 @@ class BatchSource:
         token_ids: one prompt per instruction of the meta, BOS first.
         chunk_size: actions per chunk.
         grid_size: visual tokens per side of an image.
-        images: how the policy sees its cameras; None for the mini policy's way, at the stored size.
+        preprocess: how the policy sees its cameras; None for the mini policy's way, at the stored size.
         pad_id: what shorter prompts end with.
         episodes: to draw from; None for all.
+
+    Raises:
+        ConfigError: none of the episodes is as long as a chunk.
     """
 
     def __init__(
@@ -118,7 +112,7 @@ class BatchSource:
         token_ids: Sequence[Sequence[int]],
         chunk_size: int,
         grid_size: int,
-        images: Images | None = None,
+        preprocess: ImagePreprocessor | None = None,
         pad_id: int = 0,
         episodes: Sequence[int] | None = None,
     ) -> None:
@@ -126,12 +120,15 @@ class BatchSource:
         self._grid_size = grid_size
         self._starts = chunk_starts(demonstrations.episode_starts, chunk_size, episodes)
         self._steps = np.arange(chunk_size)
-        images = images or Images(image_size=demonstrations.meta.image_size)
-        self._preprocess = ImagePreprocessor(
-            image_size=images.image_size,
-            normalizations=images.normalizations,
-            jpeg=images.jpeg,
-            fit=images.fit,
+        if not len(self._starts):
+            raise ConfigError(
+                "demonstrations",
+                got=f"no episode of {chunk_size} steps",
+                expected="some to train on and some to hold out",
+                fix="record longer episodes, or hold out more of them (--held-out)",
+            )
+        self._preprocess = preprocess or ImagePreprocessor(
+            image_size=demonstrations.meta.image_size, normalizations=("siglip",), jpeg=False
         )
         action, proprio = statistics["action"], statistics["proprio"]
         self._action_normalizer = ActionNormalizer(action["q01"], action["q99"], action["mask"])
@@ -181,5 +178,7 @@ class BatchSource:
     def _shares(self, step: int) -> NDArray[np.float32]:
         data = self._demonstrations
         colour = named_colour(data.meta.instructions[data.instruction_index[step]])
-        images = [center_crop(image) for image in data.images[step]]
+        images = data.images[step]
+        if self._preprocess.center_crop:
+            images = [center_crop(image) for image in images]
         return np.concatenate([colour_shares(image, colour, self._grid_size) for image in images])

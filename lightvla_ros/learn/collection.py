@@ -19,14 +19,13 @@ from lightvla_ros.core.preprocess import resize
 from lightvla_ros.learn.dagger import Dagger, MixedDriver
 from lightvla_ros.learn.demonstrations import DemonstrationMeta, Episode, write_episode, write_meta
 from lightvla_ros.sim.episode_pool import run_episodes
-from lightvla_ros.sim.world import ACTION_NAMES, CAMERAS, CONTROL_PERIOD_S, World, WorldState
+from lightvla_ros.sim.world import ACTION_NAMES, CAMERAS, CONTROL_PERIOD_S, PROPRIO_DIM, World, WorldState
 from lightvla_ros.sim.worlds import Expert, WorldConfig
 
 # The executed action [7] at a state, given what the expert would do; world units.
 Driver = Callable[[WorldState, NDArray[np.float64]], NDArray[np.float64]]
 
 RECIPE_FILE = "collection.json"
-PROPRIO_DIM = 8
 # A scripted expert that takes longer is stuck.
 _TABLETOP_MAX_STEPS = 160
 # Kept after success, so that chunks that begin near the end are whole and show the retreat.
@@ -78,7 +77,14 @@ class Collection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """How one attempted episode went."""
+    """How one attempted episode went.
+
+    Attributes:
+        number: which of the collection's episodes it is.
+        success: whether the world was satisfied at its end.
+        kept: whether it was written.
+        steps: control steps taken.
+    """
 
     number: int
     success: bool

@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from lightvla_ros.learn.batches import Batch
 from lightvla_ros.learn.network import adapted
 from lightvla_ros.learn.objective import Objective, Selection
-from lightvla_ros.learn.pointing import PointingHead
 from lightvla_ros.learn.recipes import TrainingConfig
 from lightvla_ros.learn.stages import Stage
+from lightvla_ros.learn.training import make_objective
 from lightvla_ros.model import LightVla, ModelConfig
 
 # A usual prompt of the published models (spec §3.1); a few tokens more or less change nothing.
@@ -107,14 +107,7 @@ def _count_by_part(model: nn.Module, *, trainable: bool) -> Counter[str]:
 
 def _stage_cost(model: LightVla, stage: Stage, config: TrainingConfig) -> StageCost:
     settings = config.settings
-    pointed = settings.pointing_weight > 0 and not stage.prune
-    model.pruner.requires_grad_(stage.prune)
-    objective = Objective(
-        model,
-        pointing=PointingHead(model.config.hidden_size) if pointed else None,
-        pointing_weight=settings.pointing_weight,
-        bf16=settings.bf16,
-    )
+    objective = make_objective(model, stage, settings)
     flops, activation_bytes = _of_one_pass(objective, stage, config)
     trained = [weight for weight in objective.parameters() if weight.requires_grad]
     averaged = sum(map(_bytes, model.parameters())) if settings.ema_decay is not None else 0

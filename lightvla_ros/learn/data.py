@@ -14,19 +14,18 @@ import numpy as np
 from lightvla_ros.backends.tokenizer import TOKENIZER_NAME, load_encoder, read_tokenizer
 from lightvla_ros.core.errors import CheckpointError, ConfigError
 from lightvla_ros.core.policy_config import PolicyConfig
-from lightvla_ros.core.preprocess import Fit
+from lightvla_ros.core.preprocess import Fit, ImagePreprocessor
 from lightvla_ros.core.prompt import PromptEncoder
-from lightvla_ros.learn.batches import Batch, BatchSource, Images, action_statistics
+from lightvla_ros.learn.batches import Batch, BatchSource, action_statistics
 from lightvla_ros.learn.demonstrations import DemonstrationMeta, load_demonstrations
 from lightvla_ros.learn.mini import PATCHES_PER_SIDE, mini_config, policy_section, tokenizer_json, vocabulary
 from lightvla_ros.learn.recipes import TrainingConfig
 from lightvla_ros.model.checkpoint import read_statistics
 from lightvla_ros.model.config import ModelConfig, read_json
 from lightvla_ros.model.policy_config import policy_config_for
+from lightvla_ros.sim.worlds import TABLETOP
 
 _HELD_OUT_CHUNKS = 256
-# The only world whose objects can be told by the colour that the instruction names.
-_COLOUR_WORLD = "tabletop"
 # What the published models pad with; only a reference-compatible training looks at it.
 _LLAMA_PAD_ID = 32000
 
@@ -58,7 +57,8 @@ def load_data(config: TrainingConfig) -> TrainingData:
     """Load the demonstrations and hold some episodes out.
 
     Raises:
-        ConfigError: there are not enough episodes to hold some out, or they do not fit the start.
+        ConfigError: there are not enough episodes to hold some out, all are too short, or they do not fit
+            the start.
         SpecError: an episode is bad; names it and the field.
         CheckpointError: `start` is not a usable checkpoint.
     """
@@ -84,12 +84,7 @@ def load_data(config: TrainingConfig) -> TrainingData:
         token_ids=_prompts(meta, sizes, tokenizer, policy),
         chunk_size=sizes.chunk_size,
         grid_size=sizes.grid_size,
-        images=Images(
-            image_size=sizes.image_size,
-            normalizations=policy.normalizations,
-            jpeg=policy.jpeg,
-            fit=cast(Fit, policy.fit),
-        ),
+        preprocess=_make_preprocessor(policy),
         pad_id=_LLAMA_PAD_ID if sizes.vocab_size > _LLAMA_PAD_ID else 0,
     )
     rng = np.random.default_rng(config.settings.seed)
@@ -100,7 +95,8 @@ def load_data(config: TrainingConfig) -> TrainingData:
         statistics=statistics,
         policy=section,
         tokenizer=tokenizer,
-        can_point=meta.world == _COLOUR_WORLD,
+        # Objects can be told by the colour that the instruction names in this world alone.
+        can_point=meta.world == TABLETOP,
     )
 
 
@@ -142,6 +138,16 @@ def _check_fits(meta: DemonstrationMeta, sizes: ModelConfig) -> None:
                 expected=f"{expected}, as the model to start from",
                 fix="start from another checkpoint, or record what it needs",
             )
+
+
+def _make_preprocessor(policy: PolicyConfig) -> ImagePreprocessor:
+    return ImagePreprocessor(
+        image_size=policy.image_size,
+        normalizations=policy.normalizations,
+        jpeg=policy.jpeg,
+        center_crop=policy.center_crop,
+        fit=cast(Fit, policy.fit),
+    )
 
 
 def _prompts(

@@ -226,7 +226,8 @@ def read_meta(directory: Path) -> DemonstrationMeta:
     except FileNotFoundError as error:
         raise ConfigError(str(path), got="no such file", fix=f"lightvla collect --out {directory}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(str(path), got=f"{error}", expected=f"JSON of schema {SCHEMA}") from error
+        expected = f"JSON of schema {SCHEMA}"
+        raise ConfigError(str(path), got=f"{error}", expected=expected, fix="collect again") from error
     if meta.schema != SCHEMA:
         raise ConfigError(str(path), got=f"schema {meta.schema}", expected=f"{SCHEMA}", fix="collect again")
     return meta
@@ -250,7 +251,10 @@ def read_episode(path: Path, meta: DemonstrationMeta) -> Episode:
     index = int(fields["instruction_index"])
     if not 0 <= index < len(meta.instructions):
         raise SpecError(
-            f"{path.stem}: instruction_index", got=index, expected=f"0..{len(meta.instructions) - 1}"
+            f"{path.stem}: instruction_index",
+            got=index,
+            expected=f"0..{len(meta.instructions) - 1}",
+            fix=f"delete {path}",
         )
     return Episode(
         images=fields["images"],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # What a gripper action may lie outside its two values: controllers overshoot a little.
 _GRIPPER_SLACK = 0.05
+_REMOVE = "remove the episode from the data set"
 
 
 def is_lerobot(directory: Path) -> bool:
@@ -64,7 +65,7 @@ def open_lerobot(root: Path, mapping: str | Path | None) -> EpisodeSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Camera:
+class _Camera:
     """How a camera's images are kept.
 
     Attributes:
@@ -83,7 +84,7 @@ class _Reader:
     meta: DemonstrationMeta
     mapping: LeRobotMapping
     layout: Layout
-    cameras: Mapping[str, Camera]
+    cameras: Mapping[str, _Camera]
     fps: float
 
     def read(self, record: EpisodeRecord) -> Episode:
@@ -110,13 +111,8 @@ class _Reader:
         camera = self.cameras[key]
         if camera.is_video:
             path, start_s = record.videos[key]
-            frames = read_frames(
-                path,
-                start_s=start_s,
-                fps=self.fps,
-                count=record.length,
-                what=record.field(key),
-            )
+            what, count = record.field(key), record.length
+            frames = read_frames(path, start_s=start_s, fps=self.fps, count=count, what=what)
         else:
             frames = _decode_column(record, table, key)
         size = self.mapping.image_size
@@ -127,6 +123,7 @@ class _Reader:
                     record.field(key),
                     got=f"an image of {list(frame.shape)} at step {step}",
                     expected=f"{list(camera.shape)}, as info.json says",
+                    fix=_REMOVE,
                 )
             images[step] = resize(frame, size, jpeg=False)
         return images
@@ -222,7 +219,7 @@ def _read_table(record: EpisodeRecord, columns: list[str]) -> pa.Table:
             record.field("length"),
             got=f"{table.num_rows} rows",
             expected=f"the {record.length} of the episode's meta data, at least 1",
-            fix="remove the episode from the data set",
+            fix=_REMOVE,
         )
     return table
 
@@ -236,12 +233,12 @@ def _numbers(
         try:
             values = np.array(table[name].to_pylist(), dtype=np.float32).reshape(record.length, -1)
         except (TypeError, ValueError) as error:
-            raise SpecError(
-                record.field(name), got=f"{error}", expected="the same count of numbers at every step"
-            ) from error
+            expected = "the same count of numbers at every step"
+            raise SpecError(record.field(name), got=f"{error}", expected=expected, fix=_REMOVE) from error
         if not np.isfinite(values).all():
             step = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise SpecError(record.field(name), got=f"not finite at step {step}", expected="numbers")
+            got = f"not finite at step {step}"
+            raise SpecError(record.field(name), got=got, expected="numbers", fix=_REMOVE)
         parts.append(values)
     joined = np.concatenate(parts, axis=1)
     # The meta data have checked the columns against the widths they state, not against these rows.
@@ -256,6 +253,7 @@ def _check_width(
             record.field(" + ".join(features)),
             got=f"{what} of {values.shape[1]} numbers",
             expected=f"{width}, as info.json and the mapping say",
+            fix=_REMOVE,
         )
 
 
@@ -276,11 +274,11 @@ def _gripper_label(
     return np.clip(label, 0.0, 1.0).astype(np.float32)
 
 
-def _camera(feature: Mapping[str, Any]) -> Camera:
+def _camera(feature: Mapping[str, Any]) -> _Camera:
     shape = [int(length) for length in feature["shape"]]
     # The axis of length 3 is the colour, whatever the data set calls its axes.
     height, width = shape[1:] if shape[0] == 3 else shape[:2]
-    return Camera(is_video=feature["dtype"] == "video", shape=(height, width, 3))
+    return _Camera(is_video=feature["dtype"] == "video", shape=(height, width, 3))
 
 
 def _decode_column(record: EpisodeRecord, table: pa.Table, key: str) -> Iterator[NDArray[np.uint8]]:
@@ -289,7 +287,6 @@ def _decode_column(record: EpisodeRecord, table: pa.Table, key: str) -> Iterator
         encoded = (cell or {}).get("bytes") or b""
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None
         if image is None:
-            raise SpecError(
-                record.field(key), got=f"no readable image at step {step}", expected="PNG or JPEG"
-            )
+            got = f"no readable image at step {step}"
+            raise SpecError(record.field(key), got=got, expected="PNG or JPEG", fix=_REMOVE)
         yield np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

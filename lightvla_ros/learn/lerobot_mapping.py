@@ -53,7 +53,7 @@ class LeRobotMapping:
         try:
             values = yaml.safe_load(text if text.startswith("{") else Path(source).read_text("utf-8"))
             return cls._from_values(values)
-        except (OSError, yaml.YAMLError, TypeError, ValueError, KeyError) as error:
+        except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError, KeyError) as error:
             raise ConfigError(
                 f"LeRobot mapping {source}",
                 got=f"{error}",
@@ -72,6 +72,8 @@ class LeRobotMapping:
         if gripper["open"] == gripper["closed"]:
             raise ValueError("gripper: open and closed are the same number")
         cameras = {str(name): str(key) for name, key in values["cameras"].items()}
-        if not cameras or int(values["image_size"]) < 1:
-            raise ValueError("cameras: none" if not cameras else "image_size: not positive")
+        if not cameras:
+            raise ValueError("cameras: none")
+        if not isinstance(values["image_size"], int) or values["image_size"] < 1:
+            raise ValueError("image_size: not a whole number from 1 on")
         return cls(**{**values, **lists, "gripper": gripper, "cameras": cameras})

@@ -33,7 +33,7 @@ def colour_shares(image: NDArray[np.uint8], colour: str, side: int) -> NDArray[n
     """Say how much of each patch shows a colour.
 
     Args:
-        image: uint8 [S, S, 3] RGB, S a multiple of `side`.
+        image: uint8 [S, S, 3] RGB.
         colour: one of the object colours, or "" for none.
         side: patches per side.
 
@@ -46,8 +46,7 @@ def colour_shares(image: NDArray[np.uint8], colour: str, side: int) -> NDArray[n
     low, high = _HUES[colour]
     has_hue = (hue >= low) & (hue <= high) if low <= high else (hue >= low) | (hue <= high)
     shown = has_hue & (saturation >= _MIN_SATURATION) & (value >= _MIN_VALUE)
-    size = image.shape[0] // side
-    share = shown.reshape(side, size, side, size).mean(axis=(1, 3), dtype=np.float32)
+    share = cv2.resize(shown.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
     return np.minimum(share / _FULL_SHARE, 1.0).ravel()
 
 

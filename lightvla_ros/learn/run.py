@@ -149,11 +149,12 @@ def _train_stage(
     config, model, stage = run.config, run.model, run.stages[number]
     training = StageTraining(model, stage, number=number, settings=config.settings, accelerator=accelerator)
     guard = CollapseGuard(
-        config.collapse, floor=config.collapse.floor(model.config.num_patches, model.num_queries)
+        config.collapse,
+        floor=config.collapse.floor(model.config.num_patches, model.num_queries),
+        bad_reports=state.bad_reports if state else 0,
     )
     if state is not None:
         training.load_state_dict(state.training)
-        guard.bad_reports = state.bad_reports
     for report in training.run(run.data.source, run.data.held_out, report_every=config.report_every):
         if report is not None:
             if stage.prune:
@@ -164,7 +165,9 @@ def _train_stage(
                 TrainingState(stage=number, training=training.state_dict(), bad_reports=guard.bad_reports),
             )
         yield Progress(stage=stage.name, step=training.step, steps=stage.steps, report=report)
-        guard.check()
+        # After the report has been shown; a resumed run learns only from its next one what was wrong.
+        if report is not None:
+            guard.check()
 
 
 def save_policy(run: Run, model: LightVla, directory: Path, report: Report) -> None:

@@ -40,15 +40,15 @@ class Stage:
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
         rules = {
-            "steps": self.steps >= 0,
-            "learning_rate": 0 < self.learning_rate < math.inf,
-            "batch_size": self.batch_size >= 1,
-            "accumulate": self.accumulate >= 1,
-            "warm_up": 0 <= self.warm_up < 1,
+            "steps": (self.steps >= 0, "a number from 0 on"),
+            "learning_rate": (0 < self.learning_rate < math.inf, "a finite number above 0"),
+            "batch_size": (self.batch_size >= 1, "a number from 1 on"),
+            "accumulate": (self.accumulate >= 1, "a number from 1 on"),
+            "warm_up": (0 <= self.warm_up < 1, "a number from 0 to below 1"),
         }
-        for name, holds in rules.items():
+        for name, (holds, expected) in rules.items():
             if not holds:
-                raise ConfigError(f"stage '{self.name}': {name}", got=getattr(self, name), expected="more")
+                raise ConfigError(f"stage '{self.name}': {name}", got=getattr(self, name), expected=expected)
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

@@ -84,6 +84,22 @@ class Report:
     samples_per_s: float
 
 
+def make_objective(model: LightVla, stage: Stage, settings: Settings) -> Objective:
+    """Return what a stage minimises, with a fresh pointing head where it points.
+
+    Whether the model's pruner requires gradients follows from the stage.
+    """
+    # An unpruned pass does not use them, and a wrapper that synchronises gradients waits for every one.
+    model.pruner.requires_grad_(stage.prune)
+    pointed = settings.pointing_weight > 0 and not stage.prune
+    return Objective(
+        model,
+        pointing=PointingHead(model.config.hidden_size) if pointed else None,
+        pointing_weight=settings.pointing_weight,
+        bf16=settings.bf16,
+    )
+
+
 class StageTraining:
     """A stage under way, and all that has to be kept of it.
 
@@ -105,13 +121,8 @@ class StageTraining:
         self._settings = settings
         self._accelerator = accelerator
         torch.manual_seed(seed_of(*self._seed, _INITIALIZATION))
-        pointed = settings.pointing_weight > 0 and not stage.prune
-        self._pointing = PointingHead(model.config.hidden_size) if pointed else None
-        # An unpruned pass does not use them, and a wrapper that synchronises gradients waits for every one.
-        model.pruner.requires_grad_(stage.prune)
-        objective = Objective(
-            model, pointing=self._pointing, pointing_weight=settings.pointing_weight, bf16=settings.bf16
-        )
+        objective = make_objective(model, stage, settings)
+        self._pointing = objective.pointing
         optimizer = torch.optim.AdamW(
             [weight for weight in objective.parameters() if weight.requires_grad],
             lr=stage.learning_rate,
@@ -234,9 +245,8 @@ class StageTraining:
 
 def _learned(model: nn.Module) -> dict[str, Tensor]:
     """Return the weights that training changes, and those of the pruner, which an unpruned stage leaves."""
-    weights = {**dict(model.named_parameters())}
     return {
         name: weight.detach()
-        for name, weight in weights.items()
+        for name, weight in model.named_parameters()
         if weight.requires_grad or name.startswith("pruner.")
     }

@@ -156,23 +156,7 @@ def _with_stored_rope_precision(
 
 def _descriptions(model: LightVla, extras: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON files that let `ModelConfig.from_directory` build the same model."""
-    # long: the published layout's JSON files, written out.
     config = model.config
-    towers = {
-        name: {
-            field: getattr(tower, field)
-            for field in (
-                "embed_dim",
-                "depth",
-                "num_heads",
-                "mlp_dim",
-                "num_prefix_tokens",
-                "layer_scale",
-                "normalization",
-            )
-        }
-        for name, tower in config.towers.items()
-    }
     fused = len(config.towers) > 1
     own = (
         "image_size", "patch_size", "num_cameras", "chunk_size", "action_dim", "proprio_dim",
@@ -194,7 +178,7 @@ def _descriptions(model: LightVla, extras: Mapping[str, Any]) -> dict[str, Any]:
                 "rope_theta": config.rope_theta,
             },
         },
-        "vision.json": towers,
+        "vision.json": {name: asdict(tower) for name, tower in config.towers.items()},
         "lightvla.json": {
             "model": {**{name: getattr(config, name) for name in own}, "pruner": asdict(config.pruner)},
             **extras,

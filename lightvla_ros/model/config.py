@@ -63,7 +63,7 @@ _LLAMA_FIELDS = {
     "rms_norm_eps": "rms_norm_eps",
     "rope_theta": "rope_theta",
 }
-
+_CORRECT = "correct config.json, vision.json or lightvla.json of the checkpoint"
 
 PRUNER_KINDS = ("task_queries", "vision_queries", "decoder_queries")
 INITIALIZATIONS = ("normal", "orthogonal")
@@ -180,7 +180,7 @@ class ModelConfig:
                     f"model size '{name}'",
                     got=getattr(self, name, self.towers),
                     expected="image_size a multiple of patch_size, widths multiples of heads, offset 0..2",
-                    fix="correct config.json, vision.json or lightvla.json of the checkpoint",
+                    fix=_CORRECT,
                 )
 
     @property
@@ -217,6 +217,14 @@ class ModelConfig:
         Raises:
             CheckpointError: a file is missing, not JSON, or describes a model this package cannot build.
         """
+        try:
+            return cls._read(directory)
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as e:
+            got, expected = f"{type(e).__name__}: {e}", "the fields of the published layout (spec §6.3)"
+            raise CheckpointError(f"sizes in {directory}", got=got, expected=expected, fix=_CORRECT) from e
+
+    @classmethod
+    def _read(cls, directory: Path) -> ModelConfig:
         published = read_json(directory / "config.json")
         text = published.get("text_config", {})
         config = cls(
@@ -242,12 +250,8 @@ class ModelConfig:
 
 def _check_known(section: str, content: Any, known: set[str]) -> None:
     if unknown := sorted(set(content) - known) if isinstance(content, Mapping) else [content]:
-        raise CheckpointError(
-            f"lightvla.json: {section}",
-            got=unknown,
-            expected=f"fields among {sorted(known)}",
-            fix="remove them",
-        )
+        expected = f"fields among {sorted(known)}"
+        raise CheckpointError(f"lightvla.json: {section}", got=unknown, expected=expected, fix="remove them")
 
 
 def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
@@ -261,18 +265,16 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
-            str(path), got="no such file", expected="a checkpoint directory's JSON file", fix="check the path"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise CheckpointError(
-            str(path), got=f"invalid JSON ({e})", expected="a JSON object", fix="fetch it again"
-        ) from e
+        raise _unreadable(path, "no such file", "check the path") from None
+    except ValueError as e:
+        raise _unreadable(path, f"invalid JSON ({e})", "fetch it again") from e
     if not isinstance(content, dict):
-        raise CheckpointError(
-            str(path), got=type(content).__name__, expected="a JSON object", fix="fetch it again"
-        )
+        raise _unreadable(path, type(content).__name__, "fetch it again")
     return content
+
+
+def _unreadable(path: Path, got: str, fix: str) -> CheckpointError:
+    return CheckpointError(str(path), got=got, expected="a JSON object of a checkpoint", fix=fix)
 
 
 def _towers(published: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, VisionTowerConfig]:
@@ -283,11 +285,10 @@ def _towers(published: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str,
     elif backbone == "siglip-vit-so400m":
         towers = {"featurizer": SIGLIP_SO400M}
     else:
+        expected = "'dinosiglip-vit-so-224px' or 'siglip-vit-so400m'"
+        fix = "point to a LightVLA or OpenVLA-OFT checkpoint directory"
         raise CheckpointError(
-            "config.json: vision_backbone_id",
-            got=repr(backbone),
-            expected="'dinosiglip-vit-so-224px' or 'siglip-vit-so400m'",
-            fix="point to a LightVLA or OpenVLA-OFT checkpoint directory",
+            "config.json: vision_backbone_id", got=repr(backbone), expected=expected, fix=fix
         )
     return {name: _resized(tower, sizes.get(name, {})) for name, tower in towers.items()}
 

@@ -1,7 +1,7 @@
 """The decoder: a Llama whose attention is bidirectional and whose positions are explicit (spec §3.4-3.6).
 
 Bidirectional attention with explicit position ids does not care about the order of its rows, so the
-sequence can be laid out for static slices (see `lightvla.py`). The last layer computes only the rows
+sequence can be laid out for static slices (see `sequence.py`). The last layer computes only the rows
 somebody reads.
 """
 

@@ -12,8 +12,6 @@ from lightvla_ros.core.normalize import NormalizationStats, statistics_for
 from lightvla_ros.core.policy_config import PolicyConfig, statistics_entry
 from lightvla_ros.model.config import ModelConfig, read_json
 
-_CAMERA_NAMES = ("third_person", "wrist")
-
 
 def policy_config_for(
     config: ModelConfig,
@@ -36,7 +34,7 @@ def policy_config_for(
     key, entry = statistics_for(statistics, statistics_key)
     defaults = {f.name: f.default for f in fields(PolicyConfig) if f.default is not MISSING}
     derived = {
-        "camera_names": _CAMERA_NAMES[: config.num_cameras],
+        "camera_names": defaults["camera_names"][: config.num_cameras],
         "image_size": config.image_size,
         "grid": (config.grid_size, config.grid_size),
         "normalizations": tuple(tower.normalization for tower in config.towers.values()),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory
 
+from lightvla_ros.nodes.conversions import stamp_ns
 from lightvla_ros.sim.world import ACTION_NAMES
 
 _SLOWER = 3.0
@@ -50,20 +51,20 @@ class ChunkMailbox:
             return self._newest[1]
 
     def _on_chunk(self, message: JointTrajectory) -> None:
-        if tuple(message.joint_names) != ACTION_NAMES:
+        sizes = {len(point.positions) for point in message.points}
+        if tuple(message.joint_names) != ACTION_NAMES or sizes != {len(ACTION_NAMES)}:
             self._node.get_logger().error(
-                f"/policy/action_chunk refused: got {list(message.joint_names)}, expected "
-                f"{list(ACTION_NAMES)}. Fix: run a policy whose actions are end-effector deltas",
+                f"/policy/action_chunk refused: got {len(message.points)} points of {sorted(sizes)} numbers "
+                f"for {list(message.joint_names)}, expected one number for each of {list(ACTION_NAMES)}. "
+                "Fix: run a policy whose actions are end-effector deltas",
                 throttle_duration_sec=5.0,
             )
             return
-        first = message.points[0].time_from_start
-        if first.sec or first.nanosec:
+        if stamp_ns(message.points[0].time_from_start):
             return  # the rest of a chunk whose first steps are past
-        stamp = message.header.stamp
         actions = np.array([point.positions for point in message.points], dtype=np.float64)
         with self._arrived:
-            self._newest = stamp.sec * 1_000_000_000 + stamp.nanosec, actions
+            self._newest = stamp_ns(message.header.stamp), actions
             self._arrived.notify()
 
 

@@ -29,7 +29,7 @@ _UNIT_QUATERNION_TOLERANCE = 0.1
 
 
 def stamp_ns(stamp: Any) -> int:
-    """Nanoseconds of a builtin_interfaces/Time."""
+    """Nanoseconds of a builtin_interfaces/Time or Duration."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 

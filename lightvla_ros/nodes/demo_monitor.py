@@ -28,14 +28,15 @@ from lightvla_ros.core.errors import LightVlaError
 from lightvla_ros.core.inference_record import InferenceRecord
 from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.conversions import image_from_message, stamp_ns
+from lightvla_ros.nodes.diagnostics import statuses_in
 from lightvla_ros.nodes.message_info import informed
-from lightvla_ros.nodes.sim_node import LATCHED, SIM_NODE_NAME
+from lightvla_ros.nodes.sim_node import SIM_NODE_NAME
+from lightvla_ros.sim.world import CAMERAS
+from lightvla_ros.view.policy_status import DEFAULT_NODE, node_of
 
 if TYPE_CHECKING:
     from rclpy.subscription import MessageInfo
 
-CAMERAS = ("third_person", "wrist")
-POLICY_NODE = "lightvla_policy"
 # Images kept while the inference from them is awaited: two seconds of a 20 Hz camera.
 KEPT_STAMPS = 40
 
@@ -105,13 +106,13 @@ class DemoMonitor(Node):
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
-        self._instruction = self.create_publisher(String, "/instruction", LATCHED)
+        self._instruction = self.create_publisher(String, "/instruction", qos.LATCHED)
         self._set_task: Client[Any, Any] = self.create_client(
             SetParameters, f"/{SIM_NODE_NAME}/set_parameters"
         )
         self._reset: Client[Any, Any] = self.create_client(Trigger, f"/{SIM_NODE_NAME}/reset")
-        self._get_state: Client[Any, Any] = self.create_client(GetState, f"/{POLICY_NODE}/get_state")
-        self.create_subscription(String, f"/{SIM_NODE_NAME}/status", self._on_status, LATCHED)
+        self._get_state: Client[Any, Any] = self.create_client(GetState, f"{DEFAULT_NODE}/get_state")
+        self.create_subscription(String, f"/{SIM_NODE_NAME}/status", self._on_status, qos.LATCHED)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.create_subscription(JointTrajectory, "/policy/action_chunk", informed(self._on_chunk), 10)
         self.create_subscription(TwistStamped, "/policy/command", informed(self._on_command), 10)
@@ -150,12 +151,15 @@ class DemoMonitor(Node):
             if not result.successful:
                 raise LightVlaError("the world refuses the task", got=result.reason)
         reset = self._call(self._reset, Trigger.Request(), timeout_s)
-        if answer is None or reset is None or not reset.success:
+        if answer is None or reset is None:
+            what = "did not take the task" if answer is None else "did not reset"
             raise LightVlaError(
-                "the world did not reset",
-                got="no answer" if reset is None else reset.message,
+                f"the world {what}",
+                got="no answer",
                 expected=f"an answer of {SIM_NODE_NAME} within {timeout_s:g} s",
             )
+        if not reset.success:
+            raise LightVlaError("the world did not reset", got=reset.message)
         self.status = json.loads(reset.message)
 
     def instruct(self, instruction: str) -> None:
@@ -207,9 +211,9 @@ class DemoMonitor(Node):
             self.status = status
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if POLICY_NODE in status.name or POLICY_NODE in status.hardware_id:
-                self.diagnostics.update({item.key: item.value for item in status.values})
+        for name, _, _, values in statuses_in(message):
+            if node_of(name) == DEFAULT_NODE:
+                self.diagnostics.update(values)
 
     # The time of sending, not of arrival: drawing keeps this thread busy now and then.
     def _on_chunk(self, _message: JointTrajectory, info: MessageInfo) -> None:

@@ -1,9 +1,12 @@
-"""The state of the node as one diagnostic status: what it does, how fast, and why it stands still."""
+"""The state of the node as one diagnostic status: what it does, how fast, and why it stands still.
+
+Whoever hears /diagnostics reads them here as well.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -13,6 +16,7 @@ from lightvla_ros.core.control_loop import ControlLoop
 from lightvla_ros.core.metrics import Latencies, RateMeter, Window
 from lightvla_ros.core.watchdog import StopReason
 from lightvla_ros.nodes import qos
+from lightvla_ros.view.policy_status import STATUS_SUFFIX
 
 # Kinds of stop by how much they ask of a person: nothing, an intervention, and a look for all others.
 _OK = ("no_instruction", "disabled", "inactive", "awaiting_chunk")
@@ -34,7 +38,7 @@ class Diagnostics:
     def __init__(self, node: Node) -> None:
         self._clock = node.get_clock()
         # Nodes of several robots share the topic, so the namespace is told where there is one.
-        self._name = f"{node.get_fully_qualified_name().lstrip('/')}: policy"
+        self._name = f"{node.get_fully_qualified_name().lstrip('/')}{STATUS_SUFFIX}"
         self._message = DiagnosticArray()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
 
@@ -70,6 +74,13 @@ def running_status(loop: ControlLoop, values: Mapping[str, object]) -> Diagnosti
         message=reason.message if reason else f"acting on {loop.instruction!r}",
         values=[KeyValue(key=key, value=_text(value)) for key, value in table.items()],
     )
+
+
+def statuses_in(message: DiagnosticArray) -> Iterator[tuple[str, int, str, dict[str, str]]]:
+    """Yield name, level, message and key -> value of each status that anybody published."""
+    for status in message.status:
+        values = {item.key: item.value for item in status.values}
+        yield status.name, int.from_bytes(status.level, "little"), status.message, values
 
 
 def rates(meters: Mapping[str, RateMeter]) -> dict[str, float]:

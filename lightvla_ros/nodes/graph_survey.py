@@ -13,10 +13,10 @@ from lightvla_ros.core.graph_survey import GraphSurvey, Topic
 from lightvla_ros.nodes.graph_roles import COMPRESSED_IMAGE, IMAGE, Role, Roles, roles_of
 from lightvla_ros.nodes.node_inquiry import NodeInquiry
 from lightvla_ros.nodes.observer import observing
-from lightvla_ros.nodes.topic_listener import TopicListener, full_name, node_of
+from lightvla_ros.nodes.topic_listener import TopicListener
+from lightvla_ros.nodes.topics import full_name, node_of
 from lightvla_ros.view.policy_status import DEFAULT_NODE
 
-_BASE_NAME = "lightvla_policy"
 _CLOCK: Role = ("/clock", "rosgraph_msgs/msg/Clock")
 _WATCH_PERIOD_S = 0.1
 
@@ -140,4 +140,4 @@ class _Surveyor:
 
 
 def _is_policy(name: str) -> bool:
-    return name.rpartition("/")[2] == _BASE_NAME
+    return name.rpartition("/")[2] == DEFAULT_NODE.strip("/")

@@ -17,6 +17,7 @@ from lightvla_ros.core.config import NodeConfig, parameters, with_values
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.graph_survey import PolicyNode
 from lightvla_ros.nodes import qos
+from lightvla_ros.nodes.diagnostics import statuses_in
 from lightvla_ros.view.policy_status import Snapshot, node_of, parse_status
 
 _SIM_TIME = "use_sim_time"
@@ -116,11 +117,9 @@ class NodeInquiry:
             message = deserialize_message(data, DiagnosticArray)
         except Exception:  # noqa: BLE001  # whatever anybody may publish
             return
-        for status in message.status:
-            if node_of(status.name) == self.name:
-                values = {item.key: item.value for item in status.values}
-                level = int.from_bytes(status.level, "little")
-                self.snapshot = parse_status(self.name, level, status.message, values)
+        for name, level, text, values in statuses_in(message):
+            if node_of(name) == self.name:
+                self.snapshot = parse_status(self.name, level, text, values)
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from std_msgs.msg import String
 
 from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.conversions import image_from_compressed, image_from_message, stamp_ns
+from lightvla_ros.nodes.diagnostics import statuses_in
 from lightvla_ros.nodes.panel_voice import PanelVoice
 from lightvla_ros.nodes.topic_ear import Handlers, TopicEar
 from lightvla_ros.view.panel_model import PanelModel
@@ -148,10 +149,8 @@ class PanelLink:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         now_s = time.monotonic()
-        for status in message.status:
-            values = {item.key: item.value for item in status.values}
-            level = int.from_bytes(status.level, "little")
-            self._model.hear_status(status.name, level, status.message, values, now_s)
+        for name, level, text, values in statuses_in(message):
+            self._model.hear_status(name, level, text, values, now_s)
 
     def _on_record(self, node: str) -> Callable[[String], None]:
         return lambda message: self._model.hear_record(node, message.data, time.monotonic())

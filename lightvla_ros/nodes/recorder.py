@@ -15,6 +15,7 @@ from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.entities import Entities
 from lightvla_ros.nodes.matched_subscription import MatchedSubscription
 from lightvla_ros.nodes.message_info import informed
+from lightvla_ros.nodes.topics import node_of
 from lightvla_ros.recording.bag import BagWriter, TopicOffer
 
 if TYPE_CHECKING:
@@ -123,11 +124,7 @@ def topics_of(node: Node, policy_node: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for topic, _ in node.get_topic_names_and_types():
         ends = [*node.get_publishers_info_by_topic(topic), *node.get_subscriptions_info_by_topic(topic)]
-        types = {
-            end.topic_type
-            for end in ends
-            if f"{end.node_namespace.rstrip('/')}/{end.node_name}" == policy_node
-        }
+        types = {end.topic_type for end in ends if node_of(end) == policy_node}
         if types:
             found[topic] = sorted(types)
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64MultiArray, String
 
@@ -21,7 +21,6 @@ from lightvla_ros.recording.inferences import RecordedInference
 
 _ASK_AGAIN_S = 2.0
 _SPIN_TIMEOUT_S = 0.05
-_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _RELIABLE = QoSProfile(depth=1)
 
 
@@ -57,7 +56,7 @@ class Replayer:
             for name, kind in image_types.items()
         }
         self._state = node.create_publisher(Float64MultiArray, "robot/proprio", _RELIABLE)
-        self._instruction = node.create_publisher(String, "instruction", _LATCHED)
+        self._instruction = node.create_publisher(String, "instruction", qos.LATCHED)
         node.create_subscription(String, "policy/inference", self._on_record, qos.RECORD)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 

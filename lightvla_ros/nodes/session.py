@@ -121,15 +121,11 @@ class PolicySession:
             self._log.warning("not every listener of policy/command has confirmed the last command")
 
     def close(self) -> None:
-        """Stop everything and free the policy."""
-        self.deactivate()
-        has_stopped = self._worker.stop(_STOP_TIMEOUT_S)
-        self._seen.close()
-        self._entities.destroy()
-        if has_stopped:
-            self._policy.close()
-        else:
-            self._log.error("the policy is still busy and cannot be freed; restart the node")
+        """Stop everything and free the policy, also where the last command cannot be sent."""
+        try:
+            self.deactivate()
+        finally:
+            self._free()
 
     def reset(self) -> None:
         """Forget faults, image sizes and everything scheduled or in flight."""
@@ -184,6 +180,15 @@ class PolicySession:
         else:
             text = "".join(traceback.format_exception(error))
         self._log.error(f"motion stops: {text}", throttle_duration_sec=_LOG_EVERY_S)
+
+    def _free(self) -> None:
+        has_stopped = self._worker.stop(_STOP_TIMEOUT_S)
+        self._seen.close()
+        self._entities.destroy()
+        if has_stopped:
+            self._policy.close()
+        else:
+            self._log.error("the policy is still busy and cannot be freed; restart the node")
 
     def _note_unseen(self, error: Exception) -> None:
         """Log what went wrong with a picture, which is no reason to stop the robot."""

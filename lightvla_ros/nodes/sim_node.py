@@ -21,7 +21,6 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
@@ -30,6 +29,7 @@ from std_srvs.srv import Trigger
 
 from lightvla_ros.core.errors import LightVlaError, SpecError
 from lightvla_ros.nodes.chunk_mailbox import ChunkMailbox, Repetition
+from lightvla_ros.nodes.qos import LATCHED
 from lightvla_ros.nodes.sim_parameters import declare_parameters
 from lightvla_ros.nodes.stop_signals import ignore_signals, stop_on_signals
 from lightvla_ros.nodes.world_publisher import WorldPublisher
@@ -38,7 +38,6 @@ from lightvla_ros.sim.world import World
 from lightvla_ros.sim.worlds import WorldConfig
 
 SIM_NODE_NAME = "lightvla_sim"
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # LIBERO makes a new simulation for each task.
 RESET_TIMEOUT_S = 60.0
 # How long a world in lockstep waits for a chunk before it looks whether something else is to be done.
@@ -46,8 +45,6 @@ _LOOK_ROUND_S = 0.05
 # When an observation that no chunk answers is published again. After a reset and an instruction, whoever is
 # to answer may not have been listening yet; later it was lost on the way, or inference is that slow.
 _SHOW_AGAIN_S, _SHOW_LOST_AGAIN_S = 0.2, 10.0
-
-
 # What makes a world -> the parameter of that name.
 _WORLD_PARAMETERS = {"name": "world", "image_size": "image_size", "render": "render"}
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from diagnostic_msgs.msg import DiagnosticArray
 
 from lightvla_ros.nodes import qos
+from lightvla_ros.nodes.diagnostics import statuses_in
 from lightvla_ros.nodes.observer import observing
 
 # name, level, message and key -> value of one status
@@ -28,9 +29,8 @@ def listening(on_status: OnStatus) -> Iterator[Listen]:
     """
 
     def on_message(message: DiagnosticArray) -> None:
-        for status in message.status:
-            values = {item.key: item.value for item in status.values}
-            on_status(status.name, int.from_bytes(status.level, "little"), status.message, values)
+        for status in statuses_in(message):
+            on_status(*status)
 
     with observing("lightvla_top") as (node, executor):
         node.create_subscription(DiagnosticArray, "/diagnostics", on_message, qos.DIAGNOSTICS)

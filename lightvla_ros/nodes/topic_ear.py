@@ -54,16 +54,19 @@ class TopicEar:
         self._on_problem(self._problem(types))
         # Publishers that are gone may come back: until then the old subscription waits for them.
         if type_name is not None and type_name != self._type_name:
-            self._entities.destroy()
+            self._forget()
             self._subscribe(type_name)
         if self._subscription is not None:
             self._subscription.match()
 
     def close(self) -> None:
         """Stop listening; what was wrong with the topic matters no more."""
+        self._forget()
+        self._on_problem("")
+
+    def _forget(self) -> None:
         self._entities.destroy()
         self._subscription, self._type_name = None, ""
-        self._on_problem("")
 
     def _subscribe(self, type_name: str) -> None:
         kind, handle = self._handlers[type_name]

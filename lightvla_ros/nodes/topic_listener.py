@@ -12,6 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, qos_check_
 from lightvla_ros.core.graph_survey import Arrival, Endpoint, Topic
 from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.message_facts import KINDS, Facts, facts_of
+from lightvla_ros.nodes.topics import full_name, node_of
 
 if TYPE_CHECKING:
     from rclpy.topic_endpoint_info import TopicEndpointInfo  # elsewhere in Lyrical
@@ -102,16 +103,6 @@ class TopicListener:
         self._num_bytes = max(self._num_bytes, len(data))
         if facts.joint_names:
             self._joint_names.add(facts.joint_names)
-
-
-def full_name(name: str, namespace: str) -> str:
-    """Join a node's name and namespace."""
-    return f"{namespace.rstrip('/')}/{name}"
-
-
-def node_of(info: TopicEndpointInfo) -> str:
-    """Return the full name of the node that an end of a topic belongs to."""
-    return full_name(info.node_name, info.node_namespace)
 
 
 def _profile_for(offers: Sequence[QoSProfile]) -> QoSProfile:

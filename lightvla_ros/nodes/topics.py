@@ -1,14 +1,29 @@
-"""What the ROS graph says about a topic, in words for a person."""
+"""Who is at the ends of a topic, as the ROS graph says, and that in words for a person."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rclpy.node import Node
+
+if TYPE_CHECKING:
+    from rclpy.topic_endpoint_info import TopicEndpointInfo  # elsewhere in Lyrical
+
+
+def full_name(name: str, namespace: str) -> str:
+    """Join a node's name and namespace."""
+    return f"{namespace.rstrip('/')}/{name}"
+
+
+def node_of(end: TopicEndpointInfo) -> str:
+    """Return the full name of the node that an end of a topic belongs to."""
+    return full_name(end.node_name, end.node_namespace)
 
 
 def describe_publishers(node: Node, topic: str) -> str:
     """Name a topic's publishers with type and QoS, or say that there are none."""
     publishers = [
-        f"{info.node_namespace.rstrip('/')}/{info.node_name} ({info.topic_type}, "
+        f"{node_of(info)} ({info.topic_type}, "
         f"{info.qos_profile.reliability.name.lower()}, {info.qos_profile.durability.name.lower()})"
         for info in node.get_publishers_info_by_topic(topic)
     ]

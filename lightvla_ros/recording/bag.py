@@ -56,7 +56,8 @@ class BagWriter:
         num_bytes: of all messages.
 
     Raises:
-        LightVlaError: there is something at `directory`, or it cannot be made.
+        LightVlaError: there is something at `directory`.
+        OSError: it cannot be made.
     """
 
     def __init__(self, directory: Path) -> None:

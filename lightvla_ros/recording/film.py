@@ -40,7 +40,7 @@ class Span:
         ]
 
 
-def draw_film(bag: BagReader, path: Path, *, span: Span, fps: float, width: int = 0) -> int:
+def draw_film(bag: BagReader, path: Path, *, span: Span, fps: float, width: int | None = None) -> int:
     """Draw a film at the speed at which things happened.
 
     Args:
@@ -48,7 +48,7 @@ def draw_film(bag: BagReader, path: Path, *, span: Span, fps: float, width: int 
         path: where to, ending in .mp4 or .gif.
         span: what to show.
         fps: frames per second.
-        width: of the film, pixels; 0 for as wide as it comes.
+        width: of the film, pixels; None for as wide as it comes.
 
     Returns:
         How many frames it has.
@@ -121,8 +121,8 @@ def _images(bag: BagReader, inference: RecordedInference) -> dict[str, Frame]:
     return {name: decode_image(bag, message) for name, message in inference.images.items()}
 
 
-def _scaled(frame: Frame, width: int) -> Frame:
-    if width in (0, frame.shape[1]):
+def _scaled(frame: Frame, width: int | None) -> Frame:
+    if width in (None, frame.shape[1]):
         return frame
     height = 2 * round(frame.shape[0] * width / frame.shape[1] / 2)
     return np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)

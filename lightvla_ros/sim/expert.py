@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from lightvla_ros.core.rotation import matrix_to_rotation_vector
 from lightvla_ros.sim.arm_controller import DOWN
+from lightvla_ros.sim.motion import ramp, speed_along
 from lightvla_ros.sim.tabletop import Tabletop
-from lightvla_ros.sim.world import ROTATION_SCALE_RAD, TRANSLATION_SCALE_M
+from lightvla_ros.sim.world import CLOSE, OPEN, ROTATION_SCALE_RAD
 
-OPEN, CLOSE = -1.0, 1.0
 _GAIN = 0.25
 _MAX_ACROSS = 0.4
 _MAX_UP = 0.4
@@ -44,7 +44,8 @@ class TabletopExpert:
             offset, gripper = self._retreat(world)
         else:
             offset, gripper = self._approach(world)
-        return np.concatenate([self._speed(offset), self._upright(world), [gripper]])
+        speed = speed_along(offset, gain=_GAIN, max_across=_MAX_ACROSS, max_up=_MAX_UP, max_down=_MAX_DOWN)
+        return np.concatenate([speed, self._upright(world), [gripper]])
 
     def _holds(self, world: Tabletop) -> bool:
         position, _ = world.eef_pose()
@@ -61,12 +62,12 @@ class TabletopExpert:
         across = float(np.linalg.norm(offset[:2]))
         if across < _GRASP_REACH_M and abs(offset[2]) < _GRASP_REACH_M:
             return offset, CLOSE
-        height = _HOVER_M * _ramp(across, _ALIGNED_M, 0.03)
+        height = _HOVER_M * ramp(across, _ALIGNED_M, 0.03)
         if world.finger_opening() < world.goal.item.half_width + 0.010:
             # Closed fingers would push the object down.
             height = max(height, 0.5 * _HOVER_M)
         offset[2] += height
-        offset[:2] *= 1.0 - _ramp(offset[2], 0.0, 0.06)
+        offset[:2] *= 1.0 - ramp(offset[2], 0.0, 0.06)
         return offset, OPEN
 
     def _carry(self, world: Tabletop) -> tuple[NDArray[np.float64], float]:
@@ -79,33 +80,20 @@ class TabletopExpert:
         release = target.release_height + item.half_height - thing[2]
         if across < 0.02 and abs(release) < _RELEASE_REACH_M:
             return np.zeros(3), OPEN
-        far = _ramp(across, 0.015, 0.08)
+        far = ramp(across, 0.015, 0.08)
         offset[2] = (1.0 - far) * release + far * (_CARRY_M - position[2])
-        offset[:2] *= 1.0 - far * _ramp(_CARRY_M - position[2], 0.04, 0.10)
+        offset[:2] *= 1.0 - far * ramp(_CARRY_M - position[2], 0.04, 0.10)
         return offset, CLOSE
 
     def _retreat(self, world: Tabletop) -> tuple[NDArray[np.float64], float]:
         """Go up, once the fingers are wide enough not to take the object along."""
         position, _ = world.eef_pose()
         half_width = world.goal.item.half_width
-        free = _ramp(world.finger_opening(), half_width + 0.003, half_width + 0.010)
+        free = ramp(world.finger_opening(), half_width + 0.003, half_width + 0.010)
         return np.array([0.0, 0.0, free * (_RETREAT_M - position[2])]), OPEN
-
-    @staticmethod
-    def _speed(offset: NDArray[np.float64]) -> NDArray[np.float64]:
-        speed = _GAIN * offset / TRANSLATION_SCALE_M
-        across = float(np.linalg.norm(speed[:2]))
-        speed[:2] *= min(1.0, _MAX_ACROSS / max(across, 1e-9))
-        speed[2] = np.clip(speed[2], -_MAX_DOWN, _MAX_UP)
-        return speed
 
     @staticmethod
     def _upright(world: Tabletop) -> NDArray[np.float64]:
         _, rotation = world.eef_pose()
         turn = _GAIN * matrix_to_rotation_vector(DOWN @ rotation.T) / ROTATION_SCALE_RAD
         return np.asarray(np.clip(turn, -_MAX_TURN, _MAX_TURN))
-
-
-def _ramp(value: float, low: float, high: float) -> float:
-    """0 up to `low`, 1 from `high` on, linear between."""
-    return float(np.clip((value - low) / (high - low), 0.0, 1.0))

@@ -15,7 +15,6 @@ from lightvla_ros.sim.instructions import GOALS, WORDINGS
 from lightvla_ros.sim.randomization import SceneRandomizer, moved_start
 from lightvla_ros.sim.tabletop_scene import (
     ARM_JOINTS,
-    CAMERAS,
     FINGER_JOINTS,
     FINGER_OPEN_M,
     OBJECTS,
@@ -24,6 +23,7 @@ from lightvla_ros.sim.tabletop_scene import (
     build_model,
 )
 from lightvla_ros.sim.world import (
+    CAMERAS,
     CONTROL_PERIOD_S,
     ROTATION_SCALE_RAD,
     TRANSLATION_SCALE_M,
@@ -54,6 +54,9 @@ class Tabletop:
         render: whether observations carry images; without, no graphics library is needed.
         randomize: how much colours, light, cameras and start pose change with the seed, 0 (the standard
             scene) to 1.
+
+    Attributes:
+        goal: object and target that the present instruction asks for.
 
     Raises:
         ConfigError: `render` is on and no graphics backend works; the message names the packages. Or

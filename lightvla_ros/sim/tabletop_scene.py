@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from lightvla_ros.sim.gl import mujoco
 
-CAMERAS = ("third_person", "wrist")
 ARM_JOINTS = tuple(f"joint{i}" for i in range(1, 8))
 FINGER_JOINTS = ("finger_left", "finger_right")
 FINGER_OPEN_M = 0.04

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightvla_ros.core.errors import SpecError
-from lightvla_ros.sim.world import ROTATION_SCALE_RAD, TRANSLATION_SCALE_M
-
-GRIPPER_OPEN = -1.0
+from lightvla_ros.sim.world import OPEN, ROTATION_SCALE_RAD, TRANSLATION_SCALE_M
 
 
 class TwistCommand:
@@ -28,7 +26,7 @@ class TwistCommand:
         self._action_per_twist = control_period_s / np.repeat([TRANSLATION_SCALE_M, ROTATION_SCALE_RAD], 3)
         self._timeout_ns = round(timeout_s * 1e9)
         self._motion: tuple[NDArray[np.float64], int] | None = None
-        self._gripper = GRIPPER_OPEN
+        self._gripper = OPEN
 
     def set_twist(self, linear: Sequence[float], angular: Sequence[float], now_ns: int) -> None:
         """Take a velocity in the world frame, m/s and rad/s; too fast ones are clipped to the action range.
@@ -71,4 +69,4 @@ class TwistCommand:
     def reset(self) -> None:
         """Forget the twist and open the gripper."""
         self._motion = None
-        self._gripper = GRIPPER_OPEN
+        self._gripper = OPEN

@@ -14,9 +14,13 @@ from lightvla_ros.core.rotation import quaternion_to_axis_angle
 ACTION_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 # What every world's cameras are called.
 CAMERAS = ("third_person", "wrist")
+# Of the state vector, see `WorldState.proprio`.
+PROPRIO_DIM = 8
 CONTROL_PERIOD_S = 0.05
 TRANSLATION_SCALE_M = 0.05
 ROTATION_SCALE_RAD = 0.5
+# Of an action's last number.
+OPEN, CLOSE = -1.0, 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

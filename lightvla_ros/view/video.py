@@ -115,6 +115,19 @@ def count_frames(path: Path) -> int:
 
 
 def write_picture(path: Path, frame: NDArray[np.uint8]) -> None:
-    """Write uint8 [H, W, 3] RGB as an image file of the kind its name ends in."""
-    if not cv2.imwrite(str(path), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)):
-        raise LightVlaError(f"picture {path}", got="it cannot be written", fix="choose another --out")
+    """Write uint8 [H, W, 3] RGB as an image file of the kind its name ends in.
+
+    Raises:
+        LightVlaError: the ending is of no kind that OpenCV writes, or the file cannot be written.
+    """
+    try:
+        is_written = cv2.imwrite(str(path), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    except cv2.error:  # an ending it does not know
+        is_written = False
+    if not is_written:
+        raise LightVlaError(
+            f"picture {path}",
+            got="it cannot be written",
+            expected="a writable folder and an ending such as .png or .jpg",
+            fix="choose another --out",
+        )

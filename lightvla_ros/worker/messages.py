@@ -80,9 +80,12 @@ def unpack_spec(body: Mapping[str, Any]) -> PolicySpec:
 def pack_error(error: Exception) -> dict[str, Any]:
     """Turn an exception into a message body."""
     if not isinstance(error, LightVlaError):
-        return {
-            "error": {"kind": "EngineError", "what": "inference", "got": f"{type(error).__name__}: {error}"}
-        }
+        error = EngineError(
+            "inference",
+            got=f"{type(error).__name__}: {error}",
+            expected="an answer",
+            fix="run `lightvla verify` on the bundle; where that passes, report this message",
+        )
     got = None if error.got is None else str(error.got)
     fields = {"what": error.what, "got": got, "expected": error.expected, "fix": error.fix}
     return {"error": {"kind": type(error).__name__, **fields}}

@@ -39,20 +39,23 @@ class _Process:
     def __init__(self, options: Mapping[str, Any], problem: LightVlaError | None = None) -> None:
         self.problem = problem
         self._lock = threading.Lock()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise _not_started(error) from error
         self._channel = Channel(ours)
-        with theirs:
-            try:
+        try:
+            with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "lightvla_ros.worker", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                 )
-            except OSError as error:
-                self._channel.close()
-                raise _not_started(error) from error
-        with contextlib.suppress(ChannelClosed):  # it has ended already; who receives notices
-            self._channel.send(options)
+            with contextlib.suppress(ChannelClosed):  # it has ended already; who receives notices
+                self._channel.send(options)
+        except OSError as error:
+            self._channel.close()
+            raise _not_started(error) from error
 
     @property
     def pid(self) -> int:
@@ -62,8 +65,10 @@ class _Process:
         """Wait until it can be asked; a process that cannot load is ended."""
         try:
             return unpack_spec(self._receive(timeout_s)[0])
-        except BaseException:
+        except BaseException as error:
             self.end()
+            if isinstance(error, WorkerError):  # nothing was asked yet, and nobody restarts a first one
+                raise _not_loaded(error) from error
             raise
 
     def ask(self, observation: Observation, timeout_s: float) -> ActionChunk:
@@ -131,6 +136,15 @@ class _Process:
             expected="a running process",
             fix="it is restarted; its last output is in the log",
         )
+
+
+def _not_loaded(error: WorkerError) -> WorkerError:
+    return WorkerError(
+        error.what,
+        got=error.got,
+        expected="a policy that is loaded",
+        fix="look for its output in the log; free memory where the kernel killed it (`dmesg`)",
+    )
 
 
 def _not_started(error: Exception) -> WorkerError:

@@ -303,7 +303,7 @@ def test_a_damaged_bundle_is_refused_before_anything_is_built(
 
 def test_a_quantized_bundle_is_refused(bundle_copy: Path) -> None:
     replace(Manifest.read(bundle_copy), quantization="int8").write(bundle_copy)
-    with pytest.raises(BundleError, match=r"quantized to int8.*without --quant"):
+    with pytest.raises(BundleError, match=r"quantised to int8.*without --quant"):
         build(bundle_copy)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -211,6 +212,25 @@ def test_a_restart_that_fails_is_tried_again(bundle_copy: Path) -> None:
 def test_a_policy_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no directory"):
         RemotePolicy({"path": str(tmp_path / "nowhere")}, check_instruction=str)
+
+
+def test_a_policy_that_takes_too_long_to_load_is_not_said_to_answer_too_slowly() -> None:
+    with pytest.raises(
+        WorkerError, match=r"no answer for 0\.001 s; expected a policy that is loaded"
+    ) as raised:
+        RemotePolicy({"path": "mini"}, check_instruction=str, start_timeout_s=0.001)
+    assert "timeout_s" not in raised.value.fix
+    assert "restarted" not in raised.value.fix
+
+
+def test_a_process_without_a_file_descriptor_to_spare_is_an_error_with_a_way_out() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(WorkerError, match=r"not started: .*Too many open files"):
+            RemotePolicy({"path": "mini"}, check_instruction=str)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_closing_ends_the_process(tiny_bundle: Path) -> None:

@@ -276,6 +276,24 @@ def test_the_window_ends_on_a_signal_and_keeps_its_settings(tmp_path: Path, how:
     assert "mode=image" in (tmp_path / "lightvla_ros" / "view.conf").read_text()
 
 
+def test_a_signal_before_the_window_is_up_ends_it_too(tmp_path: Path) -> None:
+    pytest.importorskip("lightvla_ros.view.qt", reason="needs the extra view", exc_type=Exception)
+    early = """
+import os, signal
+from lightvla_ros.view.panel import Panel
+Panel.show = lambda panel: os.kill(os.getpid(), signal.SIGINT)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{early}{COMMAND}", "view"],
+        env={**_without_screen(tmp_path), "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 def _without_screen(config: Path) -> dict[str, str]:
     screens = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     environment = {name: value for name, value in os.environ.items() if name not in screens}

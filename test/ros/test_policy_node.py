@@ -132,6 +132,17 @@ def test_cleanup_frees_the_policy_and_the_node_configures_again(make_bench: Make
     bench.wait_for_motion()
 
 
+def test_a_last_command_that_cannot_be_sent_keeps_no_policy_alive(
+    moving: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no way out")
+
+    monkeypatch.setattr(moving.node.session._command, "hold", fail)
+    moving.transition(moving.node.trigger_shutdown)
+    assert moving.policy.closed
+
+
 def test_a_policy_that_cannot_be_loaded_refuses_configure_and_says_why(make_bench: MakeBench) -> None:
     def refuse(config: object) -> SteadyPolicy:
         raise BundleError("engines/none", got="no manifest.json", fix="lightvla export")

@@ -29,7 +29,8 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
-from lightvla_ros.nodes.sim_node import LATCHED, SimNode, next_deadline
+from lightvla_ros.nodes.qos import LATCHED
+from lightvla_ros.nodes.sim_node import SimNode, next_deadline
 from lightvla_ros.sim.world import WorldState
 
 # The highest domains whose ports are free on Linux; one more is used below.

@@ -11,7 +11,7 @@ import pytest
 
 from lightvla_ros.sim.libero import light_model, rendering
 from lightvla_ros.sim.libero.rendering import ExactRenderer, FastRenderer
-from lightvla_ros.sim.libero.suites import load_suite, quiet_imports
+from lightvla_ros.sim.libero.suites import load_suite, quiet_libero
 from lightvla_ros.sim.libero.world import CAMERAS, LiberoWorld
 
 pytestmark = [
@@ -53,11 +53,11 @@ def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def test_exact_is_what_libero_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "use_linear_textures", lambda model: None)
     task = load_suite("libero_goal")[0]
-    with quiet_imports():
+    with quiet_libero():
         from libero.libero.envs.env_wrapper import OffScreenRenderEnv
 
         env = OffScreenRenderEnv(bddl_file_name=str(task.bddl_file), camera_heights=SIZE, camera_widths=SIZE)
-    with contextlib.closing(env), quiet_imports():
+    with contextlib.closing(env), quiet_libero():
         env.seed(0)
         env.reset()
         measured = env.set_init_state(task.initial_states()[0])

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "view": {"core", "view"},
     "recording": {"core", "view", "recording"},
     "app": {"core", "model", "backends", "sim"},
-    "learn": {"core", "model", "backends", "sim", "view", "learn"},
+    "learn": {"core", "model", "backends", "sim", "learn"},
     "evaluation": {"core", "model", "backends", "sim", "view", "app", "evaluation"},
     "worker": {"core", "app", "worker"},
     "nodes": {"core", "sim", "view", "recording", "app", "worker", "nodes"},

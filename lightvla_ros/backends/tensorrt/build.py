@@ -34,8 +34,8 @@ _TIMING_CACHE = "timing.cache"
 # The template of a prompt has some 20 tokens, an instruction of LIBERO 5 to 20 more.
 _TYPICAL_PROMPT = 32
 
+# Called with what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 Profiles = Mapping[str, tuple[Profile, ...]]
 
@@ -78,7 +78,7 @@ def build_plans(
         One plan set per target, in order.
 
     Raises:
-        BundleError: the bundle is damaged or quantized, or `out` is in use or cannot be written.
+        BundleError: the bundle is damaged or quantised, or `out` is in use or cannot be written.
         ConfigError: a target or the precision is unknown.
         EngineError: the library is missing, cannot build for a target, or fails.
     """
@@ -115,12 +115,17 @@ def profiles_of(manifest: Manifest) -> Profiles:
 
 def _check_buildable(directory: Path, manifest: Manifest, precision: str | None) -> None:
     if precision not in (None, *PRECISIONS):
-        raise ConfigError("precision", got=repr(precision), expected=f"one of {list(PRECISIONS)}")
+        raise ConfigError(
+            "precision",
+            got=repr(precision),
+            expected=f"one of {list(PRECISIONS)}",
+            fix="choose another --precision, or leave it out for the bundle's",
+        )
     if manifest.quantization is not None:
         raise BundleError(
             f"plans of {directory}",
-            got=f"a bundle quantized to {manifest.quantization} for ONNX Runtime",
-            expected="a bundle without quantization",
+            got=f"a bundle quantised to {manifest.quantization} for ONNX Runtime",
+            expected="a bundle that is not quantised",
             fix="export the checkpoint without --quant and build that bundle",
         )
 

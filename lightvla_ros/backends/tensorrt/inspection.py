@@ -43,7 +43,12 @@ class Inspector:
         """
         staging = self._stage(name)
         if values.shape != staging.shape:
-            raise SpecError(name, got=f"shape {values.shape}", expected=f"{staging.shape}")
+            raise SpecError(
+                name,
+                got=f"shape {values.shape}",
+                expected=f"{staging.shape}",
+                fix="compare with the model this engine was exported from",
+            )
         staging[...] = round_to(values, staging.dtype)
         self._device.upload(self._pipeline.addresses[name], staging)
 

@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from lightvla_ros.backends.length_buckets import Profile
-from lightvla_ros.backends.manifest import PARTS, Manifest, describe_file
+from lightvla_ros.backends.manifest import PARTS, Manifest, check_file
 from lightvla_ros.core.errors import BundleError
 
 PLAN_NAME = "plan.json"
 SCHEMA_VERSION = 1
 _PLANS = "plans"
-# As for the parts of a bundle: hashing 1 GB takes about a second; bigger files are checked by size only.
-_MAX_HASHED_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +155,13 @@ class PlanSet:
             BundleError: a file is missing, truncated or of another content.
         """
         for part in self.parts.values():
-            self._check_file(self.directory / part.file, part)
+            check_file(
+                self.directory / part.file,
+                num_bytes=part.num_bytes,
+                sha256=part.sha256,
+                source=PLAN_NAME,
+                fix=f"build it again: `{self.build_command()}`",
+            )
 
     def check_bundle(self, manifest: Manifest) -> None:
         """Check that the plans were built from this bundle.
@@ -195,18 +199,6 @@ class PlanSet:
         return (
             f"lightvla build {_bundle_of(self.directory)} --backend {wanted.flavour} "
             f"--precision {self.fingerprint.precision} --target {wanted.target}"
-        )
-
-    def _check_file(self, path: Path, part: PlanPart) -> None:
-        size = path.stat().st_size if path.is_file() else None
-        if size != part.num_bytes:
-            got, expected = "no such file" if size is None else f"{size} bytes", f"{part.num_bytes} bytes"
-        elif size <= _MAX_HASHED_BYTES and (digest := describe_file(path).sha256) != part.sha256:
-            got, expected = f"sha256 {digest[:12]}...", f"{part.sha256[:12]}... of {PLAN_NAME}"
-        else:
-            return
-        raise BundleError(
-            str(path), got=got, expected=expected, fix=f"build it again: `{self.build_command()}`"
         )
 
 

@@ -1,6 +1,6 @@
 """TensorRT's and TensorRT-RTX's side of `stage.py`: plans, contexts, enqueueing.
 
-Works with TensorRT 10.3 or newer, 11, and TensorRT-RTX 1.2 or newer; none of it allocates device memory on
+Works with TensorRT 10.3 or newer, 11, and TensorRT-RTX 1.4 or newer; none of it allocates device memory on
 the hot path, because contexts get theirs from the caller.
 
 TensorRT-RTX compiles kernels when it meets a shape. Graphs need them all before capture (eager

@@ -30,7 +30,10 @@ def resolve_target(target: str, api: TensorRt) -> str:
         return resolve_target(_current_target(api), api)
     if re.fullmatch(r"sm_\d+", target) is None:
         raise ConfigError(
-            "target", got=repr(target), expected=f"a compute capability as 'sm_86', or '{CURRENT}'"
+            "target",
+            got=repr(target),
+            expected=f"a compute capability as 'sm_86', or '{CURRENT}'",
+            fix="ask the GPU: nvidia-smi --query-gpu=compute_cap --format=csv gives 8.6 for sm_86",
         )
     if target in (known := known_targets(api)):
         return target

@@ -1,5 +1,4 @@
 """A scripted expert for LIBERO's pick-and-place tasks, with privileged knowledge of where things are."""
-# long: one motion from the first look at the scene to the last step back.
 
 from __future__ import annotations
 
@@ -10,11 +9,10 @@ from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.rotation import matrix_to_rotation_vector
 from lightvla_ros.sim.libero.grasp import HAND_M, choose_grasp, surface_points
 from lightvla_ros.sim.libero.world import LiberoWorld
-from lightvla_ros.sim.world import ROTATION_SCALE_RAD, TRANSLATION_SCALE_M
+from lightvla_ros.sim.motion import ramp, speed_along
+from lightvla_ros.sim.world import CLOSE, OPEN, ROTATION_SCALE_RAD
 
 Array = NDArray[np.float64]
-
-OPEN, CLOSE = -1.0, 1.0
 
 # Speeds, in the units of an action, and how much one may differ from the last.
 _GAIN = 0.8
@@ -81,7 +79,8 @@ class LiberoExpert:
             offset, self._gripper = self._retreat()
         else:
             offset, self._gripper = self._approach()
-        wanted = np.concatenate([_speed(offset), self._turn()])
+        speed = speed_along(offset, gain=_GAIN, max_across=_MAX_ACROSS, max_up=_MAX_UP, max_down=_MAX_DOWN)
+        wanted = np.concatenate([speed, self._turn()])
         # No jerks: neither the arm nor a policy that copies this could follow them.
         self._motion = self._motion + np.clip(wanted - self._motion, -_MAX_CHANGE, _MAX_CHANGE)
         return np.append(self._motion, self._gripper)
@@ -122,7 +121,7 @@ class LiberoExpert:
             return offset, CLOSE
         across, angle = float(np.linalg.norm(offset[:2])), float(np.linalg.norm(self._turn_left()))
         # Closed fingers would push the object down.
-        far = max(_ramp(across, 0.005, 0.03), _ramp(angle, 0.08, 0.3)) if is_open else 1.0
+        far = max(ramp(across, 0.005, 0.03), ramp(angle, 0.08, 0.3)) if is_open else 1.0
         return _through_funnel(offset, far, self._approach_height - scene.gripper_position()[2]), OPEN
 
     def _carry(self) -> tuple[Array, float]:
@@ -136,10 +135,10 @@ class LiberoExpert:
         across = float(np.linalg.norm(offset[:2]))
         if across < _ACROSS_REACH_M and abs(offset[2]) < _RELEASE_REACH_M:
             return np.zeros(3), OPEN
-        far, rise = _ramp(across, 0.012, 0.06), self._carry_height - bottom
+        far, rise = ramp(across, 0.012, 0.06), self._carry_height - bottom
         aside = self._out_from_below()
         # An object that catches on what is above it slips out of the fingers.
-        rise *= 1.0 - _ramp(float(np.linalg.norm(aside)), 0.004, 0.012)
+        rise *= 1.0 - ramp(float(np.linalg.norm(aside)), 0.004, 0.012)
         return _through_funnel(offset, far, rise) + aside, CLOSE
 
     def _out_from_below(self) -> Array:
@@ -156,7 +155,7 @@ class LiberoExpert:
 
     def _retreat(self) -> tuple[Array, float]:
         """Go up, once the fingers are wide enough not to take the object along."""
-        free = _ramp(self._scene.finger_opening(), 0.5 * _FINGERS_OPEN_M, _FINGERS_OPEN_M)
+        free = ramp(self._scene.finger_opening(), 0.5 * _FINGERS_OPEN_M, _FINGERS_OPEN_M)
         return np.array([0.0, 0.0, free * _HOVER_M]), OPEN
 
     def _turn_left(self) -> Array:
@@ -279,17 +278,8 @@ def _through_funnel(offset: Array, far: float, rise: float) -> Array:
     """Return the way to go: while far (1, not 0), up by `rise` first, then across, then down."""
     way = np.array(offset)
     way[2] = (1.0 - far) * offset[2] + far * rise
-    way[:2] *= 1.0 - far * _ramp(rise, 0.03, 0.08)
+    way[:2] *= 1.0 - far * ramp(rise, 0.03, 0.08)
     return way
-
-
-def _speed(offset: Array) -> Array:
-    """Return the first three values of an action that goes along the offset [3], m."""
-    speed = _GAIN * offset / TRANSLATION_SCALE_M
-    across = float(np.linalg.norm(speed[:2]))
-    speed[:2] *= min(1.0, _MAX_ACROSS / max(across, 1e-9))
-    speed[2] = np.clip(speed[2], -_MAX_DOWN, _MAX_UP)
-    return np.asarray(speed)
 
 
 def _top_between(points: Array, start: Array, end: Array) -> float:
@@ -305,8 +295,3 @@ def _level(vector: Array) -> Array:
     """Return the unit vector that points the same way on the horizontal."""
     level = vector * [1.0, 1.0, 0.0]
     return np.asarray(level / np.linalg.norm(level))
-
-
-def _ramp(value: float, low: float, high: float) -> float:
-    """0 up to `low`, 1 from `high` on, linear between."""
-    return float(np.clip((value - low) / (high - low), 0.0, 1.0))

@@ -159,8 +159,8 @@ def _write(path: Path, surface: Surface) -> None:
     arrays = {field.name: getattr(surface, field.name) for field in fields(surface)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            np.savez(file, **arrays)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            np.savez(Path(folder) / path.name, **arrays)
+            os.replace(Path(folder) / path.name, path)
     except OSError:
         pass

@@ -1,4 +1,4 @@
-"""Pictures of a LIBERO scene: as LIBERO draws them, or ten times as fast and nearly so."""
+"""Pictures of a LIBERO scene: as LIBERO draws them, or several times as fast and nearly so."""
 
 from __future__ import annotations
 

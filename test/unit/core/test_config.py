@@ -40,6 +40,14 @@ def test_whole_numbers_and_lists_are_taken_where_floats_and_tuples_belong() -> N
     assert config.proprio.gripper_scales == (1.0, 2.0)
 
 
+def test_a_list_that_was_emptied_can_be_filled_again() -> None:
+    empty = with_values(NodeConfig(), {"proprio.gripper_joints": [], "proprio.gripper_scales": []})
+    refilled = {"proprio.gripper_joints": ["finger"], "proprio.gripper_scales": [1]}
+    assert with_values(empty, refilled).proprio == ProprioConfig(
+        gripper_joints=("finger",), gripper_scales=(1.0,)
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [

@@ -125,6 +125,10 @@ def test_an_incomplete_entry_is_refused(entry: dict) -> None:
     [
         ([0.0], [1.0, 1.0], None),
         ([], [], None),
+        (["low"], [1.0], None),
+        ([None], [1.0], None),
+        ([0.0, [1.0]], [1.0, 1.0], None),
+        ({"x": 0.0}, [1.0], None),
         ([np.nan], [1.0], None),
         ([0.0], [np.inf], None),
         ([2.0], [1.0], None),

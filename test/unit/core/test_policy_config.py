@@ -40,6 +40,7 @@ def test_a_config_survives_json() -> None:
         ("jpeg", "yes"),
         ("chunk_size", 0),
         ("action_names", ["dx"]),
+        ("action_names", ["dx", "dy", "dz", "drx", "dry", "drz", "gripper", "gripper"]),
         ("proprio_dim", 7),
         ("step_period_s", 0),
         ("statistics", {"action": ENTRY["action"]}),

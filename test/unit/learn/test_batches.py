@@ -3,6 +3,7 @@ import pytest
 import torch
 from toy_training import make_demonstrations
 
+from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.learn.batches import BatchSource, action_statistics, chunk_starts
 from lightvla_ros.learn.demonstrations import Demonstrations
 
@@ -64,6 +65,11 @@ def test_chunks_that_move_the_gripper_are_drawn_more_often_than_rest() -> None:
 
 def test_batches_come_from_the_chosen_episodes_alone() -> None:
     assert chunk_starts(np.array([0, 12, 19, 27]), chunk_size=8, episodes=[2]).tolist() == [19]
+
+
+def test_episodes_that_are_all_shorter_than_a_chunk_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no episode of 8 steps.*Fix: record longer episodes"):
+        make_source(make_demonstrations((7, 5)))
 
 
 def test_a_batch_falls_into_parts_that_hold_all_of_it() -> None:

@@ -273,6 +273,10 @@ def test_an_entry_of_info_that_makes_no_sense_is_refused(version: str, junk: obj
         ("action: action", "action: action\naction_columns: [0, 3]"),
         ("action: action", "action: action\naction_names: [x]"),
         ("cameras: {", "cameras: ["),
+        (f"{{third_person: {FRONT}, wrist: {WRIST}}}", f"[{FRONT}, {WRIST}]"),
+        ("image_size: 16", "image_size: '16'"),
+        ("image_size: 16", "image_size: 16.5"),
+        (MAPPING, "as in the other data set"),
     ],
 )
 def test_a_mapping_that_cannot_be_meant_is_refused(spoil: tuple[str, str], tmp_path: Path) -> None:

@@ -36,15 +36,21 @@ def test_a_patch_that_shows_a_little_counts_a_little() -> None:
     assert colour_shares(image, "", side=1).tolist() == [0.0]
 
 
+def test_patches_need_not_be_whole_pixels() -> None:
+    image = np.full((10, 10, 3), WOOD, dtype=np.uint8)
+    image[:, :5] = RGB["red"]
+    assert colour_shares(image, "red", side=4).reshape(4, 4).tolist() == [[1.0, 1.0, 0.0, 0.0]] * 4
+
+
 def test_the_head_learns_to_point() -> None:
     torch.manual_seed(0)
     head, hidden = PointingHead(4), torch.eye(4)[None]
     shares = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
     optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
-    before = float(head.loss(hidden, shares))
+    before = head.loss(hidden, shares).item()
     for _ in range(100):
         optimizer.zero_grad()
         head.loss(hidden, shares).backward()
         optimizer.step()
-    assert float(head.loss(hidden, shares)) < 0.1 * before
+    assert head.loss(hidden, shares).item() < 0.1 * before
     assert int(head.linear(hidden).squeeze().argmax()) == 1

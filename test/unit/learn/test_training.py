@@ -1,5 +1,7 @@
 import copy
+import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from test_batches import make_source
 from toy_training import make_demonstrations, toy_sizes
 
 from lightvla_ros.core.errors import ConfigError
+from lightvla_ros.core.preprocess import ImagePreprocessor
 from lightvla_ros.learn.batches import Batch, action_statistics
 from lightvla_ros.learn.data import load_data
+from lightvla_ros.learn.demonstrations import load_demonstrations
 from lightvla_ros.learn.held_out import evaluate
 from lightvla_ros.learn.mini import policy_section, tokenizer_json, vocabulary
 from lightvla_ros.learn.noise import Noise
@@ -164,9 +168,17 @@ def test_the_learning_rate_of_the_reference_drops_once() -> None:
     assert [stage.learning_rate_at(step) for step in (0, 74, 75, 99)] == pytest.approx([1, 1, 0.1, 0.1])
 
 
-@pytest.mark.parametrize("change", [{"steps": -1}, {"learning_rate": math.nan}, {"batch_size": 0}])
-def test_a_stage_without_meaning_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"toy.*{next(iter(change))}"):
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"steps": -1}, "a number from 0 on"),
+        ({"learning_rate": math.nan}, "a finite number above 0"),
+        ({"batch_size": 0}, "a number from 1 on"),
+        ({"warm_up": 1.0}, "a number from 0 to below 1"),
+    ],
+)
+def test_a_stage_without_meaning_is_refused(change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"toy.*{next(iter(change))}.*expected {expected}"):
         make_stage(**change)
 
 
@@ -201,6 +213,20 @@ def test_held_out_episodes_are_spread_and_not_trained_on(toy_demonstrations: Pat
 def test_holding_out_every_episode_is_refused(toy_demonstrations: Path) -> None:
     with pytest.raises(ConfigError, match="held-out"):
         load_data(replace(mini((str(toy_demonstrations),)), num_held_out=6))
+
+
+def test_a_start_that_sees_whole_images_is_trained_on_them(
+    toy_demonstrations: Path, toy_start: Path, tmp_path: Path
+) -> None:
+    start = shutil.copytree(toy_start, tmp_path / "start")
+    told = json.loads((start / "lightvla.json").read_text())
+    told["policy"]["center_crop"] = False
+    (start / "lightvla.json").write_text(json.dumps(told))
+    config = replace(mini((str(toy_demonstrations),)), start=str(start), num_held_out=1)
+    trained_on = load_data(config).source.batch(np.array([0])).pixel_values
+    preprocess = ImagePreprocessor(image_size=16, normalizations=("siglip",), jpeg=False, center_crop=False)
+    images = list(load_demonstrations(toy_demonstrations).images[0])
+    np.testing.assert_array_equal(trained_on.numpy(), preprocess(images))
 
 
 def test_demonstrations_of_another_robot_are_refused(toy_demonstrations: Path, tmp_path: Path) -> None:

@@ -78,6 +78,17 @@ def test_a_model_that_is_made_to_see_one_token_stops_its_training(
     assert (tmp_path / "pruned" / "model.safetensors").is_file()
 
 
+def test_a_collapsed_training_that_is_resumed_says_again_what_is_wrong(
+    toy_demonstrations: Path, toy_start: Path, tmp_path: Path
+) -> None:
+    config = replace(make_config(toy_demonstrations, toy_start), report_every=2, save_every=2)
+    config = replace(config, collapse=CollapseRule(reports=1, grace=0.0, max_gap=0.0))
+    for resume in (False, True):
+        steps = train(prepare(config), tmp_path, accelerator=make_accelerator(), resume=resume)
+        with pytest.raises(CollapseError, match=r"got an action error of 0\.\d+ at test time"):
+            list(steps)
+
+
 def test_a_healthy_model_trains_to_the_end(toy_demonstrations: Path, toy_start: Path, tmp_path: Path) -> None:
     run = prepare(make_config(toy_demonstrations, toy_start))
     reports = [p.report for p in train(run, tmp_path, accelerator=make_accelerator())]

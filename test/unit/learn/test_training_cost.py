@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+from toy_training import make_demonstrations
 
 from lightvla_ros.backends.flops import stage_flops
 from lightvla_ros.learn.cost import estimate
@@ -18,19 +19,10 @@ def test_weights_are_counted_by_part(tiny_model: LightVla, tiny_config: ModelCon
 
 
 def test_a_step_takes_three_times_the_operations_of_the_forward_pass() -> None:
-    sizes = ModelConfig(
-        towers=mini_config_towers(), image_size=112, hidden_size=192, intermediate_size=512, num_layers=5,
-        num_heads=3, vocab_size=40, action_prefix_id=3,
-    )  # fmt: skip
+    sizes = mini_config(make_demonstrations(image_size=112).meta, vocab_size=40)
     stage = estimate(mini(()), sizes).stages[1]
     forward = stage_flops(sizes, retained=sizes.num_patches, prompt_tokens=32)
     assert stage.flops == pytest.approx(3 * 16 * sum(forward), rel=0.05)
-
-
-def mini_config_towers() -> dict[str, object]:
-    from toy_training import make_demonstrations
-
-    return dict(mini_config(make_demonstrations(image_size=112).meta, 40).towers)
 
 
 def test_accumulated_passes_take_time_and_not_memory(tiny_config: ModelConfig) -> None:

@@ -190,6 +190,15 @@ def test_a_directory_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         ("lightvla.json", '{"model": {"pruner": {"queries": 3}}}', r"model\.pruner.*queries"),
         ("lightvla.json", '{"model": {"pruner": {"kind": "top_k"}}}', "kind.*top_k.*task_queries"),
         ("lightvla.json", '{"model": {"pruner": null}}', "pruner.*None"),
+        ("lightvla.json", '{"model": {"image_size": "56"}}', "sizes in .*TypeError"),
+        ("lightvla.json", '{"model": {"patch_size": 0}}', "sizes in .*ZeroDivisionError"),
+        ("vision.json", '{"featurizer": {"depth": 3}}', "sizes in .*embed_dim.*Fix: correct"),
+        ("vision.json", '{"featurizer": {"embed_dim": 16, "colour": 1}}', "sizes in .*colour"),
+        (
+            "config.json",
+            '{"vision_backbone_id": "siglip-vit-so400m", "text_config": []}',
+            "sizes in .*AttributeError",
+        ),
     ],
 )
 def test_a_configuration_no_model_can_have_is_refused(

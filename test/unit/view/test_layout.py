@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from overlay_cases import GREY, WHOLE, keep
 
 from lightvla_ros.core.errors import SpecError
-from lightvla_ros.core.grid_region import GridRegion
 from lightvla_ros.core.inference_record import CameraRecord, InferenceRecord
 from lightvla_ros.view.layout import draw_record, mosaic
-
-GREY = np.full((320, 320, 3), 200, dtype=np.uint8)
-WHOLE = GridRegion()
-
-
-def keep(*patches: tuple[int, int], shape: tuple[int, int] = (4, 4)) -> np.ndarray:
-    mask = np.zeros(shape, dtype=np.bool_)
-    for patch in patches:
-        mask[patch] = True
-    return mask
 
 
 def test_the_mosaic_has_a_column_per_camera_and_one_size_for_every_frame() -> None:

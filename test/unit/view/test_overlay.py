@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from overlay_cases import GREY, WHOLE, keep
 
 from lightvla_ros.core.errors import SpecError
-from lightvla_ros.core.grid_region import GridRegion, grid_region
+from lightvla_ros.core.grid_region import grid_region
 from lightvla_ros.core.preprocess import Fit, center_crop, resize
 from lightvla_ros.view.overlay import mask_image, overlay
-
-GREY = np.full((320, 320, 3), 200, dtype=np.uint8)
-WHOLE = GridRegion()
-
-
-def keep(*patches: tuple[int, int], shape: tuple[int, int] = (4, 4)) -> np.ndarray:
-    mask = np.zeros(shape, dtype=np.bool_)
-    for patch in patches:
-        mask[patch] = True
-    return mask
 
 
 def test_the_mask_image_is_white_where_retained() -> None:
@@ -47,6 +38,7 @@ def test_outside_the_crop_is_darker_than_pruned() -> None:
 
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
 @pytest.mark.parametrize("crops", [True, False])
+@settings(deadline=None)
 @given(row=st.integers(5, 10), column=st.integers(5, 10), height=st.sampled_from([300, 500]))
 def test_a_patch_is_drawn_where_the_policy_saw_it(
     fit: Fit, crops: bool, row: int, column: int, height: int

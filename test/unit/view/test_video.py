@@ -42,3 +42,9 @@ def test_a_video_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> Non
 def test_a_picture_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LightVlaError, match="choose another --out"):
         write_picture(tmp_path / "nowhere" / "red.png", RED)
+
+
+@pytest.mark.parametrize("name", ["red", "red.avi", "red.xyz"])
+def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LightVlaError, match="an ending such as .png"):
+        write_picture(tmp_path / name, RED)

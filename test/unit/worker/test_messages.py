@@ -75,3 +75,4 @@ def test_foreign_errors_come_back_as_engine_errors() -> None:
     got = unpack_error(pack_error(ZeroDivisionError("division by zero"))["error"])
     assert type(got) is EngineError
     assert "ZeroDivisionError: division by zero" in str(got)
+    assert "lightvla verify" in got.fix
