@@ -6,8 +6,11 @@ Take from it what every controller of a policy needs: it integrates what comes, 
 its own limit, and a gripper that is told on change stays where it was told.
 """
 
+import contextlib
+
 import rclpy
 from geometry_msgs.msg import TwistStamped
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Float64
@@ -61,4 +64,5 @@ class Controller(Node):
 
 if __name__ == "__main__":
     rclpy.init()
-    rclpy.spin(Controller())
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(Controller())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,9 @@ from lightvla_ros.nodes import conversions, qos
 from lightvla_ros.nodes.entities import Entities
 from lightvla_ros.nodes.matched_subscription import MatchedSubscription
 from lightvla_ros.nodes.qos import MatchedQos
+
+# Joints of somebody else that an explanation names: enough to know whose they are.
+_NAMED_JOINTS = 10
 
 
 class Inputs:
@@ -58,6 +61,7 @@ class Inputs:
         self._submit = submit
         self._report = report
         self._gripper: tuple[int, NDArray[np.float64]] | None = None
+        self._other_joints: Sequence[str] = ()
         self._pose: PoseStamped | None = None
         self._matched: list[MatchedSubscription] = []
         self.camera_topics: dict[str, str] = {}
@@ -73,6 +77,17 @@ class Inputs:
         """Ask for the quality of service that publishers offer; called a few times per second."""
         for subscription in self._matched:
             subscription.match()
+
+    def explain_missing_state(self) -> str:
+        """Say what keeps joint states that do arrive from being the gripper's; empty when nothing does."""
+        if self._gripper is not None or not self._other_joints:
+            return ""
+        names = ", ".join(self._other_joints[:_NAMED_JOINTS])
+        return (
+            f"the newest message on {self.state_topics[0]} has joints {names}; expected "
+            f"{', '.join(self._proprio_config.gripper_joints)}. "
+            "Fix: set proprio.gripper_joints to your gripper's joint names"
+        )
 
     def _subscribe(
         self, kind: type[Any], topic: str, callback: Callable[[Any], None], wanted: MatchedQos
@@ -124,7 +139,9 @@ class Inputs:
         with self._refusing(STATE):
             names, scales = self._proprio_config.gripper_joints, self._proprio_config.gripper_scales
             gripper = conversions.gripper_from_joint_state(message, names, scales)
-            if gripper is not None:
+            if gripper is None:
+                self._other_joints = message.name
+            else:
                 self._gripper = (conversions.stamp_ns(message.header.stamp), gripper)
                 self._join_state()
 

@@ -283,7 +283,10 @@ class PolicySession:
             return reason.message
         topics = self._inputs.state_topics if name == STATE else [self._inputs.camera_topics[name]]
         seen = "; ".join(describe_publishers(self._node, topic) for topic in topics)
-        return f"{reason.message}; {seen}. Fix: start or remap the publisher, or check that its QoS fits"
+        known = self._inputs.explain_missing_state() if name == STATE else ""
+        return f"{reason.message}; {seen}" + (
+            f"; {known}" if known else ". Fix: start or remap the publisher, or check that its QoS fits"
+        )
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)

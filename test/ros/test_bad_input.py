@@ -57,6 +57,18 @@ def test_two_publishers_on_one_camera_stop_motion(moving: Bench) -> None:
     moving.wait_for_motion()
 
 
+def test_joint_states_without_the_grippers_names_are_told(make_bench: MakeBench) -> None:
+    bench = make_bench(proprio__gripper_joints=["left_knuckle", "right_knuckle"])
+    bench.activate()
+    bench.robot.instruct("go")
+    bench.wait_for_stop("missing:robot_state")
+    told = (
+        "the newest message on /joint_states has joints finger_left, finger_right; "
+        "expected left_knuckle, right_knuckle. Fix: set proprio.gripper_joints"
+    )
+    bench.wait_until(lambda: told in bench.robot.status.get("stop_message", ""), "the names")
+
+
 def test_a_missing_camera_is_named(make_bench: MakeBench) -> None:
     bench = make_bench(enable_actuation=True)
     bench.robot.cameras.discard("wrist")
