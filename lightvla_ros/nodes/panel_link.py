@@ -76,6 +76,11 @@ class PanelLink:
         with self._lock:
             self._voice.enable(enabled=enabled)
 
+    def reset(self) -> None:
+        """Call the node's reset service; what it answers goes to the model."""
+        with self._lock:
+            self._voice.reset()
+
     def close(self) -> None:
         """Leave the node as it was before."""
         with self._lock:

@@ -1,16 +1,16 @@
-"""What the panel says to a policy node: instructions and the enable switch."""
+"""What the panel says to a policy node: instructions, the enable switch and resets."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.task import Future
 from std_msgs.msg import String
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 
 from lightvla_ros.nodes import qos
 from lightvla_ros.nodes.entities import Entities
@@ -18,6 +18,14 @@ from lightvla_ros.view.panel_model import PanelModel
 
 _ANSWER_TIMEOUT_S = 3.0
 _STRING = "std_msgs/msg/String"
+
+
+class _Question(NamedTuple):
+    """A call of a service that was not answered yet."""
+
+    client: Client[Any, Any]
+    future: Future[Any]
+    since_s: float
 
 
 class PanelVoice:
@@ -34,9 +42,9 @@ class PanelVoice:
         self._policy_node = ""
         self._topic = ""
         self._publisher: Publisher[String] | None = None
-        self._client: Client[Any, Any] | None = None
-        # what was asked last, and since when the answer is awaited
-        self._asked: tuple[Future[Any], float] | None = None
+        self._enable: Client[Any, Any] | None = None
+        self._reset: Client[Any, Any] | None = None
+        self._asked: _Question | None = None  # last
 
     def watch(self, policy_node: str) -> None:
         """Be ready to speak to a node, "" for none; to be called a few times a second."""
@@ -44,7 +52,8 @@ class PanelVoice:
             self.close()
             self._policy_node = policy_node
             if policy_node:
-                self._client = self._node.create_client(SetBool, self._service)
+                self._enable = self._node.create_client(SetBool, f"{policy_node}/enable")
+                self._reset = self._node.create_client(Trigger, f"{policy_node}/reset")
         if policy_node:
             self._publish_on(self._instruction_topic())
         self._watch_answer()
@@ -63,25 +72,31 @@ class PanelVoice:
 
     def enable(self, *, enabled: bool) -> None:
         """Call the enable service without waiting for it."""
-        client = self._client
-        if client is None or not client.service_is_ready():
-            self._model.answer(f"there is no service {self._service}. Fix: see whether the node runs")
-            return
-        future = client.call_async(SetBool.Request(data=enabled))
-        self._asked = future, time.monotonic()
-        self._model.answer(f"{self._service}: asked")
-        future.add_done_callback(lambda done: self._on_answer(done, enabled=enabled))
+        self._ask("enable", self._enable, SetBool.Request(data=enabled), enabled=enabled)
+
+    def reset(self) -> None:
+        """Call the reset service without waiting for it."""
+        self._ask("reset", self._reset, Trigger.Request())
 
     def close(self) -> None:
         """Leave nothing on the node."""
         self._entities.destroy()
-        if self._client is not None:
-            self._node.destroy_client(self._client)
-        self._client, self._publisher, self._topic, self._asked = None, None, "", None
+        for client in filter(None, (self._enable, self._reset)):
+            self._node.destroy_client(client)
+        self._enable = self._reset = self._publisher = self._asked = None
+        self._topic = ""
 
-    @property
-    def _service(self) -> str:
-        return f"{self._policy_node}/enable"
+    def _ask(
+        self, name: str, client: Client[Any, Any] | None, request: Any, *, enabled: bool | None = None
+    ) -> None:
+        service = f"{self._policy_node}/{name}"
+        if client is None or not client.service_is_ready():
+            self._model.answer(f"there is no service {service}. Fix: see whether the node runs")
+            return
+        future = client.call_async(request)
+        self._asked = _Question(client, future, time.monotonic())
+        self._model.answer(f"{service}: asked")
+        future.add_done_callback(lambda done: self._on_answer(service, done, enabled=enabled))
 
     def _publish_on(self, topic: str) -> None:
         if topic != self._topic:
@@ -98,26 +113,25 @@ class PanelVoice:
         topics = [topic for topic, types in heard if _STRING in types]
         return topics[0] if len(topics) == 1 else self._topic or f"{namespace}/instruction"
 
-    def _on_answer(self, done: Future[Any], *, enabled: bool) -> None:
+    def _on_answer(self, service: str, done: Future[Any], *, enabled: bool | None) -> None:
         """Tell what the service said; in the executor's thread."""
         try:
             answer = done.result()
         except Exception as error:  # noqa: BLE001  # whatever went wrong is the answer
-            self._model.answer(f"{self._service}: {error}")
+            self._model.answer(f"{service}: {error}")
             return
         if answer is None:
             return  # given up
         verdict = answer.message or ("done" if answer.success else "refused")
-        self._model.answer(f"{self._service}: {verdict}", enabled=enabled if answer.success else None)
+        self._model.answer(f"{service}: {verdict}", enabled=enabled if answer.success else None)
 
     def _watch_answer(self) -> None:
         if self._asked is None:
             return
-        future, since_s = self._asked
+        client, future, since_s = self._asked
         if future.done():
             self._asked = None
         elif time.monotonic() - since_s > _ANSWER_TIMEOUT_S:
             self._asked = None
-            if self._client is not None:
-                self._client.remove_pending_request(future)
-            self._model.answer(f"{self._service}: no answer in {_ANSWER_TIMEOUT_S:g} s")
+            client.remove_pending_request(future)
+            self._model.answer(f"{client.srv_name}: no answer in {_ANSWER_TIMEOUT_S:g} s")

@@ -24,6 +24,7 @@ _COLUMN_GAP_PX = 14
 # Shown before a node has named its cameras.
 _AWAITED = (CameraView(name="third_person"), CameraView(name="wrist"))
 _ENABLE_QUESTION = "Let {node} move the robot? It begins as soon as there is an instruction."
+_RESET_QUESTION = "Reset {node} after a fault or an emergency stop? The robot may go on moving at once."
 
 
 class Commands(Protocol):
@@ -34,6 +35,9 @@ class Commands(Protocol):
 
     def enable(self, *, enabled: bool) -> None:
         """Let it move the robot, or no longer."""
+
+    def reset(self) -> None:
+        """Make it forget faults and an emergency stop."""
 
 
 class Panel(QtWidgets.QWidget):
@@ -127,6 +131,9 @@ class Panel(QtWidgets.QWidget):
         self.enabled = QtWidgets.QCheckBox("commands enabled")
         self.enabled.setToolTip("whether the node may move the robot, as its diagnostics tell")
         self.enabled.clicked.connect(self._on_enable)
+        self.reset = QtWidgets.QPushButton("reset")
+        self.reset.setToolTip("go on after a fault or an emergency stop, once it is safe")
+        self.reset.clicked.connect(self._on_reset)
 
     def _lay_out(self) -> None:
         chooser = QtWidgets.QHBoxLayout()
@@ -146,6 +153,7 @@ class Panel(QtWidgets.QWidget):
         asked.addWidget(self.instruction, 1)
         asked.addSpacing(_COLUMN_GAP_PX)
         asked.addWidget(self.enabled)
+        asked.addWidget(self.reset)
         column = QtWidgets.QVBoxLayout(self)
         column.addWidget(self.banner)
         column.addLayout(chooser)
@@ -175,6 +183,7 @@ class Panel(QtWidgets.QWidget):
         self.enabled.setChecked(bool(state.is_enabled))
         self.enabled.setEnabled(state.is_enabled is not None)
         self.instruction.setEnabled(bool(state.node))
+        self.reset.setEnabled(bool(state.node))
 
     def _show_cameras(self, views: tuple[CameraView, ...]) -> None:
         while len(self.cameras) < len(views):
@@ -198,6 +207,10 @@ class Panel(QtWidgets.QWidget):
         # Whoever wants the robot to stop is not asked.
         if not wanted or self._confirm(self, _ENABLE_QUESTION.format(node=node)):
             self._commands.enable(enabled=wanted)
+
+    def _on_reset(self) -> None:
+        if self._confirm(self, _RESET_QUESTION.format(node=self._model.wanted().node)):
+            self._commands.reset()
 
 
 def ask(parent: QtWidgets.QWidget, question: str) -> bool:

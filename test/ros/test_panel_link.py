@@ -14,10 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from harness import CAMERAS, TIMEOUT_S, Bench, wait_until
+from harness import CAMERAS, LATCHED, TIMEOUT_S, Bench, wait_until
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 
 from lightvla_ros.nodes.observer import observing, spinning
 from lightvla_ros.nodes.panel_link import PanelLink
@@ -151,6 +151,25 @@ def test_the_switch_enables_and_disables_the_node(make_bench: MakeBench, watcher
     bench.wait_for_motion()
     wait_until(set_enabled(False), "the answer")
     bench.wait_for_stop("disabled")
+
+
+def test_a_reset_lets_the_robot_go_on_after_an_emergency_stop(moving: Bench, watcher: Watcher) -> None:
+    wait_until(lambda: watcher.state.node, "the node")
+    button = moving.robot.create_publisher(Bool, "/estop", LATCHED)
+    button.publish(Bool(data=True))
+    moving.wait_for_stop("estop")
+    button.publish(Bool(data=False))
+    wait_until(lambda: "estop" in watcher.state.banner.headline, "the reason")
+
+    def is_reset() -> bool:
+        # Asked again: an answer is lost when the server has not discovered the client's ear yet.
+        watcher.link.reset()
+        time.sleep(0.3)
+        return moving.reason is None
+
+    wait_until(is_reset, "a reset")
+    moving.wait_for_motion()
+    assert watcher.state.answer.startswith("/lightvla_policy/reset: ")
 
 
 @pytest.mark.parametrize("profile", [RELIABLE, BEST_EFFORT], ids=["reliable", "best effort"])

@@ -30,6 +30,7 @@ class Asked:
     def __init__(self) -> None:
         self.instructions: list[str] = []
         self.enables: list[bool] = []
+        self.resets = 0
         self.questions: list[str] = []
         self.says_yes = True
         self.now_s = 0.0
@@ -39,6 +40,9 @@ class Asked:
 
     def enable(self, *, enabled: bool) -> None:
         self.enables.append(enabled)
+
+    def reset(self) -> None:
+        self.resets += 1
 
     def confirm(self, parent: QtWidgets.QWidget, question: str) -> bool:
         self.questions.append(question)
@@ -249,6 +253,16 @@ def test_the_switch_shows_what_the_node_tells_not_what_was_clicked(
     assert panel.answer.text() == "commands are enabled"
 
 
+def test_a_reset_is_asked_about_because_the_robot_may_move(panel: Panel, asked: Asked) -> None:
+    asked.says_yes = False
+    panel.reset.click()
+    assert (asked.resets, len(asked.questions)) == (0, 1)
+    assert NODE in asked.questions[0]
+    asked.says_yes = True
+    panel.reset.click()
+    assert asked.resets == 1
+
+
 @pytest.mark.parametrize(("key", "answer"), [("Key_Y", True), ("Key_Return", False), ("Key_Escape", False)])
 def test_the_dialog_takes_no_for_an_answer(panel: Panel, key: str, answer: bool) -> None:
     def reply() -> None:
@@ -270,6 +284,7 @@ def test_nothing_can_be_asked_of_a_node_that_is_not_known(
     panel.stop()
     assert not panel.enabled.isEnabled()
     assert not panel.instruction.isEnabled()
+    assert not panel.reset.isEnabled()
 
 
 def test_enter_sends_an_instruction_and_history_has_the_newest_first(panel: Panel, asked: Asked) -> None:
