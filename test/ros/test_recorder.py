@@ -21,12 +21,14 @@ from harness import Bench
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rosbags.typesys import Stores, get_typestore
 from std_msgs.msg import String
 
-from lightvla_ros.nodes.recorder import Recorder, topics_of
-from lightvla_ros.recording.bag import BagReader, BagWriter, TopicOffer
-from lightvla_ros.recording.inferences import RecordedInferences, stamp_of
+pytest.importorskip("rosbags", reason="needs the extra record")
+from rosbags.typesys import Stores, get_typestore  # noqa: E402  # only where it is
+
+from lightvla_ros.nodes.recorder import Recorder, topics_of  # noqa: E402
+from lightvla_ros.recording.bag import BagReader, BagWriter, TopicOffer  # noqa: E402
+from lightvla_ros.recording.inferences import RecordedInferences, stamp_of  # noqa: E402
 
 CLI = [sys.executable, "-c", "import sys; from lightvla_ros.cli import main; sys.exit(main())"]
 TIMEOUT_S = 20.0
