@@ -131,7 +131,7 @@ class Panel(QtWidgets.QWidget):
         self.enabled = QtWidgets.QCheckBox("commands enabled")
         self.enabled.setToolTip("whether the node may move the robot, as its diagnostics tell")
         self.enabled.clicked.connect(self._on_enable)
-        self.reset = QtWidgets.QPushButton("reset")
+        self.reset = QtWidgets.QPushButton("Reset")
         self.reset.setToolTip("go on after a fault or an emergency stop, once it is safe")
         self.reset.clicked.connect(self._on_reset)
 
