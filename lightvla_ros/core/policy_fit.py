@@ -6,9 +6,12 @@ from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.joint_order import joint_order
 from lightvla_ros.core.policy import PolicySpec
+from lightvla_ros.core.policy_config import LIBERO_ACTION_NAMES
 
 _POSE_DIMS = 6
 _END_EFFECTOR_DIMS = 7
+# What deltas of the end effector are called in LIBERO's bundles and in the embedded one.
+_END_EFFECTOR_NAMES = (LIBERO_ACTION_NAMES, ("x", "y", "z", "roll", "pitch", "yaw", "gripper"))
 _NEEDED = {"twist": "deltas", "pose": "deltas", "jtc_point": "positions", "jtc_chunk": "positions"}
 _MEANINGS = {
     "deltas": "it tells the end effector to move",
@@ -58,6 +61,7 @@ def check_actions(config: NodeConfig, spec: PolicySpec) -> None:
             "(joint velocities), positions as forward, jtc_point or jtc_chunk",
         )
     if kind in ("forward", "jtc_point", "jtc_chunk"):
+        _check_joints(config, spec)
         joint_order(config.command.joint_names, spec.action_names[:-1])
     if kind in ("twist", "pose") and len(spec.action_names) != _END_EFFECTOR_DIMS:
         raise ConfigError(
@@ -72,4 +76,16 @@ def check_actions(config: NodeConfig, spec: PolicySpec) -> None:
             got=f"a policy with a state of {spec.proprio_dim} numbers",
             expected=f"{_POSE_DIMS} or more: targets start from the measured position and rotation vector",
             fix="set command.type to twist",
+        )
+
+
+def _check_joints(config: NodeConfig, spec: PolicySpec) -> None:
+    # Deltas are small numbers: as positions they would send every joint to about zero.
+    if config.schedule.actions == "positions" and spec.action_names in _END_EFFECTOR_NAMES:
+        raise ConfigError(
+            f"command.type {config.command.type} with schedule.actions positions",
+            got=f"a policy with actions {list(spec.action_names)}: deltas of the end effector",
+            expected="positions of joints",
+            fix="set command.type to twist or pose and schedule.actions to deltas; a policy that does give "
+            "joint positions names its joints in action_names of the policy section before it is exported",
         )

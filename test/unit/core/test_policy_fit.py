@@ -7,7 +7,9 @@ import pytest
 from lightvla_ros.core.config import NodeConfig, with_values
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.policy import PolicySpec
+from lightvla_ros.core.policy_config import LIBERO_ACTION_NAMES
 from lightvla_ros.core.policy_fit import check_actions
+from lightvla_ros.sim.world import ACTION_NAMES
 
 END_EFFECTOR = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 
@@ -31,6 +33,13 @@ def check(kind: str, actions: str, names: tuple[str, ...] = END_EFFECTOR, propri
 @pytest.mark.parametrize("kind", ["twist", "pose", "forward", "none"])
 def test_deltas_can_be_velocities_targets_or_passed_on(kind: str) -> None:
     check(kind, "deltas")
+
+
+@pytest.mark.parametrize("kind", ["forward", "jtc_point", "jtc_chunk"])
+@pytest.mark.parametrize("names", [LIBERO_ACTION_NAMES, ACTION_NAMES])
+def test_deltas_of_the_end_effector_are_no_positions_of_joints(kind: str, names: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"deltas of the end effector; .*set command.type to twist"):
+        check(kind, "positions", names)
 
 
 @pytest.mark.parametrize("kind", ["forward", "jtc_point", "jtc_chunk", "none"])
