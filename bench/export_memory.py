@@ -1,4 +1,4 @@
-"""Measure the memory of an export: `python bench/export_memory.py CHECKPOINT --precision bfloat16 [--json]`.
+"""Measure the memory of an export: `python bench/export_memory.py CHECKPOINT --out DIR --precision bfloat16`.
 
 The export runs in a process of its own, whose memory is sampled from /proc. Anonymous memory is what the
 export itself holds; pages of mapped files, which the system can drop at any time, are counted apart.

@@ -144,8 +144,13 @@ def _verify(bundle: str, plan_set: PlanSet) -> bool | None:
     verify.add_arguments(parser)
     try:
         plan_set.check_machine(machine(cast("Flavour", fingerprint.flavour)))
-        return verify.run(parser.parse_args(arguments)) == 0
     except LightVlaError as e:
         print(f"plans for {fingerprint.target} are not verified here ({e.what}; got {e.got})")
         print(f"on a machine that runs them: `lightvla verify {' '.join(arguments)}`")
+        return None
+    try:
+        return verify.run(parser.parse_args(arguments)) == 0
+    except LightVlaError as e:  # no torch, or weights that were rounded and whose source it does not know
+        print(f"plans for {fingerprint.target} are not verified ({e.what}; got {e.got}). Fix: {e.fix}")
+        print(f"then: `lightvla verify {' '.join(arguments)}`")
         return None

@@ -168,7 +168,8 @@ def _export(source: _Source, args: argparse.Namespace, precision: str, progress:
     check_target(args.out, overwrite=args.force)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f".{args.out.name}-") as scratch:
-        exact, quantized = Path(scratch) / "float32", Path(scratch) / args.out.name
+        exact = Path(scratch) / "float32" / Path(args.source).resolve().name
+        quantized = Path(scratch) / "quantized" / args.out.name
         export(exact)
         manifest = quantize_bundle(exact, quantized, args.quant)
         if not args.no_verify:

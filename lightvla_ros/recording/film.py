@@ -86,8 +86,10 @@ def draw_moments(bag: BagReader, path: Path, *, span: Span, moments: int) -> int
     inferences = RecordedInferences(bag)
     by_epoch = groupby(span.choose(inferences.records), key=lambda record: record.epoch)
     longest = max((list(run) for _, run in by_epoch), key=len, default=[])
-    picks = np.linspace(0, len(longest) - 1, moments).round().astype(int).tolist() if longest else []
-    shown = list(inferences.with_images([longest[pick] for pick in sorted(set(picks))]))
+    # Only those that can be shown: a recording that began under way lacks the images of its first inference.
+    whole = [entry.record for entry in inferences.with_images(longest)]
+    picks = np.linspace(0, len(whole) - 1, moments).round().astype(int).tolist() if whole else []
+    shown = list(inferences.with_images([whole[pick] for pick in sorted(set(picks))]))
     if not shown:
         raise _nothing(bag, inferences, span)
     write_picture(path, draw_strip([(entry.record, _images(bag, entry)) for entry in shown]))

@@ -437,6 +437,22 @@ def test_what_cannot_run_here_is_said_to_be_unverified(
     assert "not verified" not in capsys.readouterr().out
 
 
+def test_what_verifying_lacks_is_said_with_its_fix(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_args: object) -> int:
+        raise BundleError("weights", got="rounded ones", expected="exact ones", fix="name SOURCE")
+
+    monkeypatch.setattr("lightvla_ros.backends.tensorrt.runtime.machine", lambda _flavour: None)
+    monkeypatch.setattr(PlanSet, "check_machine", lambda _self, _machine: None)
+    monkeypatch.setattr("lightvla_ros.commands.verify.run", refuse)
+    plans = tmp_path / "p"
+    assert main(["build", str(tiny_bundle), "--backend", RTX, "--target", "sm_86", "--out", str(plans)]) == 0
+    said = capsys.readouterr().out
+    assert "not verified (weights; got rounded ones). Fix: name SOURCE\n" in said
+    assert f"`lightvla verify {tiny_bundle} --plans {plans}`" in said
+
+
 def test_several_targets_get_a_directory_each(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,8 +107,11 @@ def test_weights_beside_the_graph_stay_beside_it(tiny_model: LightVla, tmp_path:
         np.testing.assert_allclose(np.asarray(patches), expected, atol=0.5 * np.abs(expected).max())
 
 
-def test_the_command_keeps_a_quantized_bundle_that_verifies(tmp_path: Path) -> None:
+def test_the_command_keeps_a_quantized_bundle_that_verifies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command(export, "mini", "--out", tmp_path / "int8", "--quant", "int8") == 0
+    assert "with the weights of mini\n" in capsys.readouterr().out
     assert Manifest.read(tmp_path / "int8").quantization == "int8"
     assert [path.name for path in tmp_path.iterdir()] == ["int8"]
 

@@ -83,6 +83,12 @@ def test_a_strip_of_more_moments_than_there_are_shows_each_once(bags: Bags, tmp_
         assert draw_moments(bag, tmp_path / "strip.png", span=WHOLE, moments=50) == 2
 
 
+def test_moments_that_lack_an_image_make_room_for_others(bags: Bags, tmp_path: Path) -> None:
+    lost = {"wrist": {0, 8}}
+    with BagReader(bags.make([record(number) for number in range(9)], lost=lost)) as bag:
+        assert draw_moments(bag, tmp_path / "strip.png", span=WHOLE, moments=5) == 5
+
+
 @pytest.mark.parametrize("name", ["film.mp4", "strip.png"])
 def test_nothing_to_show_is_told_with_what_there_is(bags: Bags, tmp_path: Path, name: str) -> None:
     lost = {"wrist": {0, 1, 2}}
