@@ -49,7 +49,7 @@ def _add_world(group: argparse._ArgumentGroup) -> None:
         "--render",
         choices=RENDERS[:2],
         default="exact",
-        help="LIBERO: as in the training data (default), or simplified and ten times as fast",
+        help="LIBERO: as in the training data (default), or simplified and several times as fast",
     )
     group.add_argument(
         "--randomize",

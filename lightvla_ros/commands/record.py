@@ -41,9 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Record until told to stop."""
+    from lightvla_ros.recording.bag import BagWriter, check_free
+
+    check_free(args.out)  # now, not once a node was waited for
     from lightvla_ros.nodes.observer import observing
     from lightvla_ros.nodes.recorder import Recorder, topics_of
-    from lightvla_ros.recording.bag import BagWriter
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     node_name = "/" + args.node.lstrip("/")

@@ -228,7 +228,9 @@ def _add_pruner_arguments(group: Any) -> None:
 
 
 def _add_run_arguments(group: Any) -> None:
-    group.add_argument("--held-out", type=int, metavar="N", help="last episodes, kept for validation")
+    group.add_argument(
+        "--held-out", type=int, metavar="N", help="episodes kept for validation, spread evenly"
+    )
     group.add_argument("--report-every", type=int, metavar="N", help="steps between reports")
     group.add_argument("--save-every", type=int, metavar="N", help="steps between checkpoints")
     group.add_argument("--seed", type=int, metavar="N", help="of weights, batches and noise (default: 0)")

@@ -41,7 +41,7 @@ def engine_directory(name_or_path: str | Path) -> Path:
             return directory
     raise BundleError(
         f"engine '{name_or_path}'",
-        got=f"no directory at {', '.join(str(path.absolute()) for path in tried)}",
+        got=f"no directory at {', '.join(dict.fromkeys(str(path.absolute()) for path in tried))}",
         expected="a bundle or checkpoint directory, or the name of a bundle that came with the package",
         fix="check the spelling, or give the directory's path",
     )

@@ -54,14 +54,25 @@ class NodeParameters:
         return self._config
 
     def _take_overrides(self, node: Node) -> None:
+        """Take what was given, a section at a time: joints and their scales, for example, go together."""
+        sections: dict[str, dict[str, object]] = {}
         for name, override in node.get_parameters_by_prefix("").items():
-            if name.startswith(_ROS_OWN):
-                continue
+            if not name.startswith(_ROS_OWN):
+                sections.setdefault(name.rpartition(".")[0], {})[name] = override.value
+                node.undeclare_parameter(name)
+        for values in sections.values():
             try:
-                self._config = with_values(self._config, {name: override.value})
+                self._config = with_values(self._config, values)
+            except ConfigError:
+                self._take_one_by_one(values)
+
+    def _take_one_by_one(self, values: dict[str, object]) -> None:
+        """Keep every problem of a section with a wrong value, not only the first."""
+        for name, value in values.items():
+            try:
+                self._config = with_values(self._config, {name: value})
             except ConfigError as problem:
                 self._problems.append(problem)
-            node.undeclare_parameter(name)
 
     def _on_set(self, changes: Sequence[Parameter[Any]]) -> SetParametersResult:
         values = {change.name: change.value for change in changes if not change.name.startswith(_ROS_OWN)}

@@ -45,6 +45,16 @@ class TopicOffer:
     is_latched: bool
 
 
+def check_free(directory: Path) -> None:
+    """Check that a bag can be made at `directory`.
+
+    Raises:
+        LightVlaError: there is something.
+    """
+    if directory.exists():
+        raise _taken(directory)
+
+
 class BagWriter:
     """Write serialised messages into a new bag.
 
@@ -69,12 +79,7 @@ class BagWriter:
             self._writer = Writer(directory, version=_VERSION, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
         except WriterError as error:
-            raise LightVlaError(
-                f"recording {directory}",
-                got="something that is already there",
-                expected="a folder yet to be made",
-                fix="choose another --out",
-            ) from error
+            raise _taken(directory) from error
 
     def __enter__(self) -> BagWriter:
         return self
@@ -210,4 +215,13 @@ def _qos(offer: TopicOffer) -> Qos:
         liveliness=QosLiveliness.AUTOMATIC,
         liveliness_lease_duration=_FOREVER,
         avoid_ros_namespace_conventions=False,
+    )
+
+
+def _taken(directory: Path) -> LightVlaError:
+    return LightVlaError(
+        f"recording {directory}",
+        got="something that is already there",
+        expected="a folder yet to be made",
+        fix="choose another --out",
     )

@@ -36,6 +36,12 @@ def test_values_given_at_start_reach_the_configuration(make_bench: MakeBench) ->
     assert bench.node.get_parameter("chunk_rate_hz").value == 10.0
 
 
+def test_values_that_go_together_can_be_given_together_at_start(make_bench: MakeBench) -> None:
+    node = make_bench(proprio__gripper_joints=["finger"], proprio__gripper_scales=[1.0]).node
+    assert not node.refusal
+    assert (node.config.proprio.gripper_joints, node.config.proprio.gripper_scales) == (("finger",), (1.0,))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

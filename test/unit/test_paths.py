@@ -91,3 +91,10 @@ def test_a_missing_bundle_is_refused_with_every_place_looked_at(
         engine_directory("nothing")
     assert str(share / "engines" / "nothing") in str(refusal.value)
     assert str(REPOSITORY / "engines" / "nothing") in str(refusal.value)
+
+
+def test_a_place_that_was_looked_at_twice_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(BundleError) as caught:
+        engine_directory("engines/nowhere")
+    assert str(caught.value).count(str(REPOSITORY / "engines" / "nowhere")) == 1
