@@ -160,7 +160,10 @@ def soak(
 
 
 def regularity(times_ns: list[int]) -> dict[str, Any]:
-    """Condense how far periods are off, and how many were left out."""
+    """Condense how far periods are off, and how many commands were left out.
+
+    A late command is none that was left out: the period after it is as much too short.
+    """
     periods_ms = np.diff(times_ns) / 1e6
     period_ms = 1e3 / RATE_HZ
     error_ms: NDArray[np.float64] = np.abs(periods_ms - period_ms)
@@ -173,7 +176,7 @@ def regularity(times_ns: list[int]) -> dict[str, Any]:
         "histogram": {
             f"<{edge:g} ms": int(n) for edge, n in zip((*HISTOGRAM_MS, np.inf), counts, strict=True)
         },
-        "left_out": int(np.maximum(0, np.rint(periods_ms / period_ms) - 1).sum()),
+        "left_out": round(float(periods_ms.sum()) / period_ms) - len(periods_ms),
     }
 
 
