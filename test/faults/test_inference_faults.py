@@ -103,9 +103,10 @@ def test_inference_in_the_node_that_holds_everything_up_goes_on_by_itself(graph:
     assert graph.next_status()["stop_reason"] == ""
 
 
-def test_inference_ten_times_slower_than_it_was(graph: Graph) -> None:
+def test_inference_that_is_slow_and_still_in_time(graph: Graph) -> None:
+    """Ten times what the embedded policy takes; twice that is well below a chunk, also on a busy machine."""
     node = graph.start_moving(spoiled=True)
-    node.fault("slow 10")
+    node.fault("late 0.12")
     graph.assert_moves(2.0)
     assert graph.next_status()["stop_reason"] == ""
 

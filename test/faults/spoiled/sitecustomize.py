@@ -24,7 +24,7 @@ from lightvla_ros import app  # noqa: E402
 class SpoiledPolicy:
     """A policy and what goes wrong with it.
 
-    Commands: `slow FACTOR`, `late SECONDS`, `hold_lock SECONDS` (once: Python's lock is not let go),
+    Commands: `late SECONDS`, `hold_lock SECONDS` (once: Python's lock is not let go),
     `stretch FACTOR` (steps last longer), `nan`, `short` (chunks of the wrong shape), `echo` (the action's
     x is the instruction's number over 2000).
     """
@@ -39,11 +39,8 @@ class SpoiledPolicy:
     def predict_chunk(self, observation: Any) -> Any:
         with open(self._file) as file:
             fault, _, value = file.read().partition(" ")
-        begun = time.process_time()  # what other programs take is not of the model
         chunk = self._policy.predict_chunk(observation)
-        if fault == "slow":
-            time.sleep((float(value) - 1.0) * (time.process_time() - begun))
-        elif fault == "late":
+        if fault == "late":
             time.sleep(float(value))
         elif fault == "hold_lock":
             os.truncate(self._file, 0)
