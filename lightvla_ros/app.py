@@ -12,8 +12,8 @@ from lightvla_ros.backends.tokenizer import TOKENIZER_NAME, load_encoder
 from lightvla_ros.core.errors import BundleError
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer
 from lightvla_ros.core.policy import PolicySpec, PrunedPolicy
-from lightvla_ros.core.policy_config import PolicyConfig
-from lightvla_ros.core.preprocess import Fit, ImagePreprocessor
+from lightvla_ros.core.policy_config import PolicyConfig, make_preprocessor
+from lightvla_ros.core.preprocess import Fit
 from lightvla_ros.core.prompt import PromptEncoder
 from lightvla_ros.model.config import ModelConfig
 
@@ -140,19 +140,4 @@ def _no_tokenizer(name: str) -> BundleError:
         expected="tokenizer.json, which turns instructions into token ids",
         fix="put the checkpoint's tokenizer.json beside its config.json and export again; "
         "`load_engine` runs on token ids without it",
-    )
-
-
-def make_preprocessor(config: PolicyConfig) -> ImagePreprocessor:
-    """Build the image side of a policy.
-
-    Raises:
-        ConfigError: an option is unknown, or simplejpeg is needed and missing.
-    """
-    return ImagePreprocessor(
-        image_size=config.image_size,
-        normalizations=config.normalizations,
-        jpeg=config.jpeg,
-        center_crop=config.center_crop,
-        fit=cast(Fit, config.fit),
     )

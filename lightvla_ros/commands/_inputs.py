@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightvla_ros.app import make_policy, make_preprocessor
+from lightvla_ros.app import make_policy
 from lightvla_ros.backends.comparison import EngineSample
 from lightvla_ros.backends.loading import LoadedEngine
 from lightvla_ros.backends.tokenizer import load_encoder
 from lightvla_ros.core.errors import BundleError, ConfigError, SpecError
+from lightvla_ros.core.policy_config import make_preprocessor
 
 WORLDS = ("tabletop",)
 # Length of a usual prompt: a LIBERO instruction is 19 to 37 tokens long (spec §3.1).

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 from lightvla_ros.core.errors import ConfigError
 from lightvla_ros.core.normalize import NormalizationStats
+from lightvla_ros.core.preprocess import Fit, ImagePreprocessor
 from lightvla_ros.core.prompt import ACTION_PREFIX_ID, OPENVLA_TEMPLATE
 
 LIBERO_ACTION_NAMES = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
@@ -102,6 +103,21 @@ class PolicyConfig:
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "statistics"}
         listed = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
         return {**listed, "statistics": statistics_entry(self.statistics)}
+
+
+def make_preprocessor(config: PolicyConfig) -> ImagePreprocessor:
+    """Build the image side of a policy.
+
+    Raises:
+        ConfigError: an option is unknown, or simplejpeg is needed and missing.
+    """
+    return ImagePreprocessor(
+        image_size=config.image_size,
+        normalizations=config.normalizations,
+        jpeg=config.jpeg,
+        center_crop=config.center_crop,
+        fit=cast(Fit, config.fit),
+    )
 
 
 def statistics_entry(statistics: NormalizationStats) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from lightvla_ros.backends.tokenizer import TOKENIZER_NAME, load_encoder, read_tokenizer
 from lightvla_ros.core.errors import CheckpointError, ConfigError
-from lightvla_ros.core.policy_config import PolicyConfig
-from lightvla_ros.core.preprocess import Fit, ImagePreprocessor
+from lightvla_ros.core.policy_config import PolicyConfig, make_preprocessor
 from lightvla_ros.core.prompt import PromptEncoder
 from lightvla_ros.learn.batches import Batch, BatchSource, action_statistics
 from lightvla_ros.learn.demonstrations import DemonstrationMeta, load_demonstrations
@@ -84,7 +83,7 @@ def load_data(config: TrainingConfig) -> TrainingData:
         token_ids=_prompts(meta, sizes, tokenizer, policy),
         chunk_size=sizes.chunk_size,
         grid_size=sizes.grid_size,
-        preprocess=_make_preprocessor(policy),
+        preprocess=make_preprocessor(policy),
         pad_id=_LLAMA_PAD_ID if sizes.vocab_size > _LLAMA_PAD_ID else 0,
     )
     rng = np.random.default_rng(config.settings.seed)
@@ -138,16 +137,6 @@ def _check_fits(meta: DemonstrationMeta, sizes: ModelConfig) -> None:
                 expected=f"{expected}, as the model to start from",
                 fix="start from another checkpoint, or record what it needs",
             )
-
-
-def _make_preprocessor(policy: PolicyConfig) -> ImagePreprocessor:
-    return ImagePreprocessor(
-        image_size=policy.image_size,
-        normalizations=policy.normalizations,
-        jpeg=policy.jpeg,
-        center_crop=policy.center_crop,
-        fit=cast(Fit, policy.fit),
-    )
 
 
 def _prompts(
