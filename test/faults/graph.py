@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -290,19 +291,19 @@ class Graph:
         assert len(self.robot.moves) == before, "a motion was commanded"
 
     def assert_on_time(self, begun: float, ended: float) -> None:
-        """Commands came one after the other between two moments."""
-        heard = [arrived for arrived, _ in self.robot.commands if begun < arrived < ended]
-        arrivals = [begun, *heard, ended]
-        gap = max(later - earlier for earlier, later in zip(arrivals, arrivals[1:], strict=False))
+        """Commands were sent one after the other between two moments."""
+        wait_until(lambda: self.robot.commands[-1][0] >= ended, "the next command")
+        sent = [begun, *(at for at, _ in self.robot.commands if begun < at < ended), ended]
+        gap = max(later - earlier for earlier, later in pairwise(sent))
         assert gap < LATE_S, f"no command for {gap:.2f} s"
 
     def assert_moves(self, duration_s: float) -> None:
         """The robot is told to move, at the rate configured, for a while."""
-        begun, before = time.monotonic(), len(self.robot.moves)
+        begun = time.monotonic()
         time.sleep(duration_s)
         ended = time.monotonic()
         self.assert_on_time(begun, ended)
-        moves = len(self.robot.moves) - before
+        moves = sum(begun < at < ended for at in self.robot.moves)
         assert moves > 0.8 * duration_s / PERIOD_S, f"{moves} motions in {duration_s} s"
 
     def reset(self, node: str = NODE) -> None:

@@ -29,6 +29,7 @@ from lightvla_ros.core.config import NodeConfig
 from lightvla_ros.core.errors import EngineError, InstructionError
 from lightvla_ros.core.observation import ActionChunk, Observation
 from lightvla_ros.core.policy import Health, PolicySpec
+from lightvla_ros.nodes.message_info import informed
 from lightvla_ros.nodes.policy_node import PolicyNode
 
 TIMEOUT_S = 20.0
@@ -118,6 +119,7 @@ class Robot(Node):
         self.sends_state = True
         self.sim_time_ns: int | None = None
         self.image_stamps: list[int] = []
+        # With when they were sent, as DDS says: what comes late to a busy robot was not commanded late.
         self.commands: list[tuple[float, TwistStamped]] = []
         self.gripper: list[float] = []
         self.chunks: list[JointTrajectory] = []
@@ -130,7 +132,7 @@ class Robot(Node):
         self._joints = self.create_publisher(JointState, "/joint_states", qos_profile_sensor_data)
         self.clock_publisher = self.create_publisher(Clock, "/clock", 1)
         self._instruction = self.create_publisher(String, "/instruction", LATCHED)
-        self.create_subscription(TwistStamped, "/policy/command", self._on_command, 10)
+        self.create_subscription(TwistStamped, "/policy/command", informed(self._on_command), 1000)
         self.create_subscription(Float64, "/policy/gripper", lambda m: self.gripper.append(m.data), 10)
         self.create_subscription(JointTrajectory, "/policy/action_chunk", self.chunks.append, 10)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
@@ -174,15 +176,16 @@ class Robot(Node):
 
     @property
     def moves(self) -> list[float]:
-        """Arrival times of the commands that move."""
-        return [arrived for arrived, message in self.commands if message.twist.linear.x != 0.0]
+        """When the commands that move were sent."""
+        return [sent for sent, message in self.commands if message.twist.linear.x != 0.0]
 
     @property
     def speeds(self) -> list[float]:
         return [message.twist.linear.x for _, message in self.commands]
 
-    def _on_command(self, message: TwistStamped) -> None:
-        self.commands.append((time.monotonic(), message))
+    def _on_command(self, message: TwistStamped, info: Any) -> None:
+        ago_s = (time.time_ns() - info["source_timestamp"]) / 1e9
+        self.commands.append((time.monotonic() - ago_s, message))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
