@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -34,7 +35,9 @@ COMMANDS = (
     "doctor",
 )
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, INTERRUPTED, NO_READER = 1, 130, 141
+
+STDOUT = 1
 
 # optional library -> the extra of setup.py that brings it
 EXTRAS = {
@@ -62,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes the process's.
 
     Returns:
-        Exit code: 0 done, 1 failed, 130 interrupted.
+        Exit code: 0 done, 1 failed, 130 interrupted, 141 whoever read the output has gone (`| head`).
 
     Raises:
         SystemExit: 0 after --help and --version, 2 on wrong usage.
@@ -70,11 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = make_parser(arguments).parse_args(arguments)
     try:
-        return int(import_module(_module_name(args.command)).run(args))
+        code = int(import_module(_module_name(args.command)).run(args))
+        sys.stdout.flush()  # here, where it can be told that nobody reads it
+        return code
     except KeyboardInterrupt:
         print(f"lightvla {args.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (LightVlaError, OSError, ModuleNotFoundError) as error:
+        if isinstance(error, BrokenPipeError) and _has_no_reader(STDOUT):
+            return NO_READER
         message = _message(error)
         if args.debug or message is None:
             raise
@@ -103,6 +110,13 @@ def make_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
         if name == chosen:
             import_module(_module_name(name)).add_arguments(command)
     return parser
+
+
+def _has_no_reader(file_descriptor: int) -> bool:
+    """Whether this is a pipe or a socket whose other end is closed."""
+    poll = select.poll()
+    poll.register(file_descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _message(error: Exception) -> str | None:

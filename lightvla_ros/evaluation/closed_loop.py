@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from lightvla_ros.core.errors import ConfigError
+from lightvla_ros.core.errors import ConfigError, LightVlaError
 from lightvla_ros.core.output_config import ScheduleConfig
 from lightvla_ros.core.policy import Policy
 from lightvla_ros.evaluation.episode_video import EpisodeVideo
@@ -143,18 +143,23 @@ class _Evaluator:
         task = self._evaluation.task(number)
         try:
             return self._run(task)
+        except LightVlaError as error:
+            return self._lost(task, str(error))
         except Exception as error:  # noqa: BLE001  # of one episode, of whatever kind; the others go on
-            # Whatever state it left the world in; that may not even close.
-            with contextlib.suppress(Exception):
-                self._world.close()
-            self._world = self._evaluation.world.make()
-            if self._evaluation.load is None:
-                self._policy = self._load()
-            return task.failed("".join(traceback.format_exception(error)))
+            return self._lost(task, "".join(traceback.format_exception(error)))
 
     def close(self) -> None:
         self._world.close()
         self._policy.close()
+
+    def _lost(self, task: Task, why: str) -> EpisodeResult:
+        """Give up an episode, and the world in whatever state that is; it may not even close."""
+        with contextlib.suppress(Exception):
+            self._world.close()
+        self._world = self._evaluation.world.make()
+        if self._evaluation.load is None:
+            self._policy = self._load()
+        return task.failed(why)
 
     def _load(self) -> Policy:
         load = self._evaluation.load

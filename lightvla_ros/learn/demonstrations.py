@@ -194,9 +194,8 @@ def _common_meta(metas: Sequence[DemonstrationMeta], directories: Sequence[str |
                     expected=f"{first[name]}, as in {directories[0]}",
                     fix="train on demonstrations of one kind",
                 )
-    return replace(
-        metas[0], instructions=tuple(dict.fromkeys(t for meta in metas for t in meta.instructions))
-    )
+    instructions = dict.fromkeys(text for meta in metas for text in meta.instructions)
+    return replace(metas[0], instructions=tuple(instructions))
 
 
 def _allocate(meta: DemonstrationMeta, episode_starts: NDArray[np.int64]) -> Demonstrations:
@@ -224,7 +223,12 @@ def read_meta(directory: Path) -> DemonstrationMeta:
         sequences = {key: tuple(values[key]) for key in ("cameras", "action_names", "instructions")}
         meta = DemonstrationMeta(**{**values, **sequences})
     except FileNotFoundError as error:
-        raise ConfigError(str(path), got="no such file", fix=f"lightvla collect --out {directory}") from error
+        raise ConfigError(
+            str(directory),
+            got="no demonstrations" if directory.is_dir() else "no such directory",
+            expected=f"one with {META_FILE}, or a LeRobot data set's root",
+            fix=f"lightvla collect --out {directory}",
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         expected = f"JSON of schema {SCHEMA}"
         raise ConfigError(str(path), got=f"{error}", expected=expected, fix="collect again") from error
@@ -256,12 +260,8 @@ def read_episode(path: Path, meta: DemonstrationMeta) -> Episode:
             expected=f"0..{len(meta.instructions) - 1}",
             fix=f"delete {path}",
         )
-    return Episode(
-        images=fields["images"],
-        proprio=fields["proprio"],
-        actions=fields["actions"],
-        instruction_index=index,
-    )
+    values: dict[str, Any] = {**fields, "instruction_index": index}
+    return Episode(**values)
 
 
 def _num_steps(path: Path) -> int:

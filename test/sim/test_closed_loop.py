@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from lightvla_ros.cli import main
 from lightvla_ros.core.errors import EngineError
 from lightvla_ros.core.observation import ActionChunk, Observation
-from lightvla_ros.core.policy import STAGES
+from lightvla_ros.core.policy import STAGES, Policy
 from lightvla_ros.evaluation.closed_loop import Evaluation, evaluate
 from lightvla_ros.evaluation.policies import load_compared_policy, load_random_policy
 from lightvla_ros.evaluation.random_policy import RandomPolicy
@@ -117,21 +118,42 @@ def test_wrong_options_are_refused(
 class FailingPolicy(RandomPolicy):
     """Cannot answer about the blue cube."""
 
+    error: Exception = EngineError("engine", got="a failure", expected="actions")
+
     def predict_chunk(self, observation: Observation) -> ActionChunk:
         if "blue" in observation.instruction:
-            raise EngineError("engine", got="a failure", expected="actions")
+            raise self.error
         return super().predict_chunk(observation)
+
+
+class FaultyPolicy(FailingPolicy):
+    """Has a fault in its program."""
+
+    error = ZeroDivisionError("division by zero")
 
 
 def load_failing_policy() -> FailingPolicy:
     return FailingPolicy(load_random_policy("mini").spec)
 
 
+def load_faulty_policy() -> FaultyPolicy:
+    return FaultyPolicy(load_random_policy("mini").spec)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_episode_that_breaks_is_an_error_and_the_others_go_on(workers: int) -> None:
-    found = results(load=load_failing_policy, episodes=4, workers=workers)
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        (load_failing_policy, r"engine; got a failure; expected actions"),
+        (load_faulty_policy, r"(?s)Traceback .*\nZeroDivisionError: division by zero\n"),
+    ],
+)
+def test_an_episode_that_breaks_is_an_error_and_the_others_go_on(
+    load: Callable[[], Policy], told: str, workers: int
+) -> None:
+    found = results(load=load, episodes=4, workers=workers)
     assert [bool(result.error) for result in found] == [False, True, False, False]
-    assert "got a failure" in found[1].error and "Traceback" in found[1].error
+    assert re.fullmatch(told, found[1].error), "a traceback, but only of a fault in the program"
     summary = summarize(found)
     assert (summary.episodes, summary.errors) == (3, 1)
 

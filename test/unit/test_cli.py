@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,6 +126,35 @@ def test_debug_shows_the_traceback(arguments: list[str], bench_runs: Command) ->
     bench_runs(raising(ConfigError("rounds")))
     with pytest.raises(ConfigError):
         main(arguments)
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_gone_ends_the_command_without_a_word(lines: int) -> None:
+    """With one line the pipe is found broken at the end, with many under way."""
+    code = (
+        "import sys; from types import SimpleNamespace as Module; from lightvla_ros.cli import main\n"
+        f"def run(args): [print('line') for _ in range({lines})]; return 0\n"
+        "name = 'lightvla_ros.commands.bench'\n"
+        "sys.modules[name] = Module(run=run, add_arguments=lambda parser: None)\n"
+        "sys.exit(main(['bench']))"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_an_error(
+    bench_runs: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench_runs(raising(BrokenPipeError(32, "Broken pipe")))
+    assert main(["bench"]) == 1
+    assert "Broken pipe" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_exit_code_130(bench_runs: Command) -> None:

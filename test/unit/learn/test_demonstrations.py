@@ -131,8 +131,13 @@ def test_a_damaged_file_is_named(directory: Path) -> None:
 
 
 def test_a_directory_without_demonstrations_says_how_to_collect(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="lightvla collect"):
+    with pytest.raises(ConfigError, match="got no demonstrations; .* LeRobot.*lightvla collect"):
         load_demonstrations(tmp_path)
+
+
+def test_a_directory_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no such directory; .* LeRobot.*lightvla collect"):
+        load_demonstrations(tmp_path / "pusht")
 
 
 def test_a_damaged_meta_file_is_refused(directory: Path) -> None:
