@@ -189,10 +189,11 @@ class SimNode(Node):
             self._publish_status()
 
     def _show_anew(self) -> None:
-        # Nobody takes two images of the same stamp.
-        self._sim_time_ns += 1
-        self._shown_ns.add(self._sim_time_ns)
-        self._publish()
+        # Nobody takes two images of the same stamp. The clock stays: were it a nanosecond later, the first
+        # step of a chunk that answers an earlier image would be past.
+        ahead_ns = len(self._shown_ns)
+        self._shown_ns.add(self._sim_time_ns + ahead_ns)
+        self._publish(ahead_ns)
 
     @property
     def _is_over(self) -> bool:
@@ -228,13 +229,13 @@ class SimNode(Node):
                 )
             self._is_failing = True
 
-    def _publish(self) -> None:
-        """Publish the clock, then what is measured, then the episode's status."""
+    def _publish(self, ahead_ns: int = 0) -> None:
+        """Publish the clock, then what is measured, stamped `ahead_ns` later, then the episode's status."""
         state = self.world.observe()
         stamp = self.get_clock().now()
         if self._clock_publisher is not None:
-            stamp = Time(nanoseconds=self._sim_time_ns)
-            self._clock_publisher.publish(Clock(clock=stamp.to_msg()))
+            self._clock_publisher.publish(Clock(clock=Time(nanoseconds=self._sim_time_ns).to_msg()))
+            stamp = Time(nanoseconds=self._sim_time_ns + ahead_ns)
         self._world_publisher.publish(state, stamp.to_msg())
         self._publish_status()
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,13 +21,25 @@ import pytest
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from lightvla_ros.commands._eval_ros import evaluate_over_ros
+from lightvla_ros.commands._processes import ros_arguments, running
+from lightvla_ros.commands.demo import SIM_MODULE
+from lightvla_ros.core.chunk_schedule import ChunkSchedule
 from lightvla_ros.core.observation import ActionChunk, Observation
 from lightvla_ros.evaluation.closed_loop import Evaluation
 from lightvla_ros.evaluation.policies import load_compared_policy
 from lightvla_ros.evaluation.rollout import EpisodeResult, run_episode
+from lightvla_ros.nodes.conversions import stamp_ns
+from lightvla_ros.nodes.outputs import Trajectory
+from lightvla_ros.nodes.qos import LATCHED
+from lightvla_ros.sim.world import ACTION_NAMES
 from lightvla_ros.sim.worlds import WorldConfig
 
 COMMAND = "import sys; from lightvla_ros.cli import main; sys.exit(main())"
@@ -95,6 +108,63 @@ def _spin(executor: SingleThreadedExecutor) -> None:
         executor.spin()
     except ExternalShutdownException:
         pass
+
+
+class SlowPolicy(Node):
+    """Answers the first picture of an observation when it has seen a second one, by the node's schedule."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__("slow_policy", context=context)
+        self.stamps: list[int] = []
+        self.answered = False
+        self.step = 0
+        self._now_ns = 0
+        self._schedule = ChunkSchedule()
+        self._trajectory = Trajectory(ACTION_NAMES, 8)
+        self._publisher = self.create_publisher(JointTrajectory, "/policy/action_chunk", 10)
+        self.create_subscription(Clock, "/clock", self._on_clock, 10)
+        self.create_subscription(Image, "/camera/wrist/image", self._on_image, qos_profile_sensor_data)
+        self.create_subscription(String, "/lightvla_sim/status", self._on_status, LATCHED)
+        self.create_timer(0.02, self._on_timer)
+
+    def _on_clock(self, message: Clock) -> None:
+        self._now_ns = stamp_ns(message.clock)
+
+    def _on_image(self, message: Image) -> None:
+        self.stamps.append(stamp_ns(message.header.stamp))
+        if len(self.stamps) == 2:
+            actions = np.zeros((8, 7), dtype=np.float32)
+            chunk = ActionChunk(actions=actions, stamp_ns=self.stamps[0], step_period_ns=50_000_000)
+            self.answered = self._schedule.replace(chunk, self._now_ns)
+
+    def _on_status(self, message: String) -> None:
+        self.step = json.loads(message.data)["step"]
+
+    def _on_timer(self) -> None:
+        steps = self._schedule.remaining(self._now_ns)
+        if steps is not None:
+            self._publisher.publish(self._trajectory.write_steps(steps, np.arange(7)))
+
+
+def test_a_chunk_for_a_picture_that_was_shown_again_meanwhile_is_taken_whole(tmp_path: Path) -> None:
+    parameters = ros_arguments({"lockstep": 2, "image_size": 64})
+    environment = {"ROS_DOMAIN_ID": str(DOMAIN_ID), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    context = Context()
+    rclpy.init(context=context, domain_id=DOMAIN_ID)
+    policy = SlowPolicy(context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(policy)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with running({SIM_MODULE: parameters}, log_directory=tmp_path):
+            deadline_s = time.monotonic() + 60.0
+            while policy.step < 2 and time.monotonic() < deadline_s:
+                executor.spin_once(timeout_sec=0.05)
+    rclpy.shutdown(context=context)
+    assert policy.answered
+    assert policy.stamps[0] < policy.stamps[1]
+    assert policy.step >= 2
 
 
 TABLETOP = Evaluation(load=None, episodes=3, seed=11, max_steps=60)
