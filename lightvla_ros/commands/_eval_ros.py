@@ -30,7 +30,7 @@ _LOCKSTEP_POLICY = {
     "auto_activate": True,
     "enable_actuation": True,
     "chunk_rate_hz": 200.0,
-    "stale_after_s": 600.0,
+    "stale_after_s": 60.0,
     "max_ahead_s": 1.0,
     "clock_jump_s": 3600.0,
     "schedule.blend_new_weight": 1.0,
