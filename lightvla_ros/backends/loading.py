@@ -152,10 +152,11 @@ def _torch_engine(directory: Path, manifest: Manifest, options: EngineOptions) -
     import torch
 
     from lightvla_ros.backends.bundle_model import model_from_bundle
+    from lightvla_ros.backends.torch_device import torch_device
     from lightvla_ros.backends.torch_graph_engine import torch_engine
 
     model = model_from_bundle(directory, manifest)
-    if _torch_device(options) == "cuda":
+    if torch_device(options.device) == "cuda":
         half = torch.float16 if manifest.precision == "float16" else torch.bfloat16
         model = model.to("cuda", half)
     return torch_engine(model, manifest.length_buckets, manifest.prompt_buckets)
@@ -195,11 +196,12 @@ def _from_checkpoint(directory: Path, options: EngineOptions, statistics_key: st
     _require_torch(options)
     import torch
 
+    from lightvla_ros.backends.torch_device import torch_device
     from lightvla_ros.backends.torch_graph_engine import torch_engine
     from lightvla_ros.model.checkpoint import load_checkpoint
     from lightvla_ros.model.policy_config import read_policy_config
 
-    device = _torch_device(options)
+    device = torch_device(options.device)
     model = load_checkpoint(
         directory, dtype=torch.float32 if device == "cpu" else torch.bfloat16, device=device
     )
@@ -217,20 +219,6 @@ def _from_checkpoint(directory: Path, options: EngineOptions, statistics_key: st
         policy=policy,
         tokenizer=tokenizer if tokenizer.is_file() else None,
     )
-
-
-def _torch_device(options: EngineOptions) -> str:
-    import torch
-
-    present = torch.cuda.is_available()
-    if options.device == "cuda" and not present:
-        raise EngineError(
-            "device 'cuda'",
-            got=f"PyTorch {torch.__version__}, which sees no CUDA GPU",
-            expected="an NVIDIA GPU and a CUDA build of PyTorch",
-            fix="check nvidia-smi and the PyTorch build, or set device to 'cpu'",
-        )
-    return "cuda" if present and options.device != "cpu" else "cpu"
 
 
 def _require_torch(options: EngineOptions) -> None:

@@ -1,8 +1,8 @@
-"""What this machine's CPU can do at most: matrix products per second and bytes per second, measured.
+"""What this machine's CPU or GPU can do at most: matrix products and bytes per second, measured.
 
 The lower bound of a stage is the larger of its operations over the one and its bytes over the other
-(the roofline model). Run as a program this module measures and prints JSON: the number of BLAS threads
-is fixed when NumPy is loaded, so a process of its own must do it.
+(the roofline model). Run as a program this module measures the CPU and prints JSON: the number of BLAS
+threads is fixed when NumPy is loaded, so a process of its own must do it.
 """
 
 from __future__ import annotations
@@ -36,20 +36,22 @@ class Roofline:
     """The two limits of a machine.
 
     Attributes:
-        num_threads: CPU threads they were measured with.
-        gflops: 1e9 float32 operations per second of a large matrix product, by the faster of NumPy's
+        hardware: what was measured.
+        bytes_per_number: 4 for float32, 2 for bfloat16: what engines compute in there.
+        gflops: 1e9 operations per second of a large matrix product; on a CPU by the faster of NumPy's
             library and ONNX Runtime's (which needs onnx here; without, NumPy's alone).
         gbps: 1e9 bytes per second, read plus written, of a copy that does not fit the caches.
     """
 
-    num_threads: int
+    hardware: str
+    bytes_per_number: int
     gflops: float
     gbps: float
 
     def __str__(self) -> str:
         return (
-            f"roofline of this machine with {self.num_threads} threads, measured: "
-            f"{self.gflops:.0f} GFLOP/s float32, {self.gbps:.1f} GB/s"
+            f"roofline of {self.hardware}, measured: {self.gflops:.0f} GFLOP/s in "
+            f"{8 * self.bytes_per_number} bits, {self.gbps:.1f} GB/s"
         )
 
     def best(self, other: Roofline | None) -> Roofline:
@@ -64,7 +66,7 @@ class Roofline:
 
 
 def measure_roofline(num_threads: int) -> Roofline:
-    """Measure both limits in a process of its own; takes about two seconds.
+    """Measure both limits of the CPU in a process of its own; takes about two seconds.
 
     Raises:
         EngineError: the process failed, which means too little memory (about 0.4 GB) in practice.
@@ -140,7 +142,10 @@ def _best_seconds(run: Callable[[], object]) -> float:
 
 def _main(num_threads: int) -> None:
     roofline = Roofline(
-        num_threads=num_threads, gflops=_peak_gflops(num_threads), gbps=_copy_gbps(num_threads)
+        hardware=f"this machine's CPU with {num_threads} threads",
+        bytes_per_number=4,
+        gflops=_peak_gflops(num_threads),
+        gbps=_copy_gbps(num_threads),
     )
     sys.stdout.write(json.dumps(asdict(roofline)))
 

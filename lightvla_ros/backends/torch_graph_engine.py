@@ -3,11 +3,12 @@
 Launching the thousands of kernels of one chunk costs more than running them, and a graph has static
 shapes: so the retained tokens and the prompt are padded to buckets behind masks, and one graph is
 captured per pair of buckets when the engine is made, never while it serves. Outputs of one stage are
-the inputs of the next by address.
+the inputs of the next by address. What is captured is the model as `torch_fused.py` arranges it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from lightvla_ros.backends.length_buckets import bucket_for
 from lightvla_ros.backends.torch_engine import TorchEngine, running, to_host
+from lightvla_ros.backends.torch_fused import can_compile, fused
 from lightvla_ros.core.errors import EngineError
 from lightvla_ros.model.lightvla import LightVla
 from lightvla_ros.model.pruner import Retained, rms_normalize
@@ -28,6 +30,8 @@ from lightvla_ros.model.pruner import Retained, rms_normalize
 _WARM_UP = 3
 
 _Replay = Callable[[], None]
+
+_logger = logging.getLogger(__name__)
 
 
 def torch_engine(
@@ -82,6 +86,7 @@ class TorchGraphEngine:
         self._closed = False
         with running("capture"):
             self._allocate()
+            self._fused = self._fastest()
             self._capture_all()
 
     def encode_prompt(self, input_ids: NDArray[np.int64]) -> GraphPrompt:
@@ -97,7 +102,8 @@ class TorchGraphEngine:
     def encode_images(self, pixel_values: NDArray[np.float32]) -> Tensor:
         """Turn float32 [1, C, S, S] pixels into [1, N, D] visual tokens, overwritten by the next call."""
         with self._serving("vision"):
-            self._pixels.copy_(torch.from_numpy(pixel_values))
+            self._host_pixels.copy_(torch.from_numpy(pixel_values))
+            self._pixels.copy_(self._host_pixels, non_blocking=True)
             self._vision()
             if self._device.type == "cuda":
                 torch.cuda.current_stream(self._device).synchronize()  # a stage's latency is its own
@@ -109,7 +115,8 @@ class TorchGraphEngine:
         with self._serving("pruner"):
             self._bind(prompt, proprio)
             self._pruners[prompt.tokens.shape[1]]()
-            self._chosen = self._order[0].cpu().numpy().copy()[: int(self._count)]
+            *order, count = self._retained[0].tolist()
+            self._chosen = np.array(order[:count], dtype=np.int64)
         return self._chosen
 
     def decode(
@@ -156,6 +163,23 @@ class TorchGraphEngine:
 
     # -- static tensors and what runs on them --------------------------------------------------------
 
+    def _fastest(self) -> LightVla:
+        """Return the fused model, compiled where that works."""
+        self._fused = fused(self.model, compiled=can_compile(self._device))
+        try:
+            self._run_all()
+        except Exception as error:  # noqa: BLE001  # a compiler fails in many ways, none of which the model needs
+            _logger.warning("torch.compile does not work here, so kernels are not joined: %s", error)
+            self._fused = fused(self.model, compiled=False)
+        return self._fused
+
+    def _run_all(self) -> None:
+        """Run every stage once, for the largest decoder and the smallest."""
+        self._run_vision()
+        self._run_pruner(self._prompt_buckets[-1])
+        for retained in (self._retained_buckets[-1], self._retained_buckets[0]):
+            self._run_decoder(retained, self._prompt_buckets[-1])
+
     def _allocate(self) -> None:
         config, longest = self.model.config, self._prompt_buckets[-1]
         N, D, S = config.num_patches, config.hidden_size, config.image_size
@@ -164,14 +188,18 @@ class TorchGraphEngine:
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=self._device)
 
-        self._pixels = zeros(1, channels, S, S, dtype=self._dtype)
+        # From page-locked memory the GPU fetches them by itself.
+        is_gpu = self._device.type == "cuda"
+        self._host_pixels = torch.zeros(1, channels, S, S, dtype=torch.float32, pin_memory=is_gpu)
+        self._pixels = zeros(1, channels, S, S, dtype=torch.float32)
         self._proprio = zeros(1, config.proprio_dim, dtype=self._dtype)
         self._prompt_tokens = zeros(1, longest, D, dtype=self._dtype)
         self._prompt_keys = zeros(1, longest, D, dtype=torch.float32)
         self._prompt_length = zeros(1, dtype=torch.int64) + 1
         self._patches = zeros(1, N, D, dtype=self._dtype)
-        self._order = torch.arange(N, device=self._device)[None]
-        self._count = zeros(1, dtype=torch.int64) + 1
+        # One tensor, so that the host waits once for both.
+        self._retained = torch.arange(N + 1, device=self._device)[None]
+        self._order, self._count = self._retained[:, :N], self._retained[:, N]
         self._actions = zeros(1, config.chunk_size, config.action_dim, dtype=torch.float32)
 
     def _capture_all(self) -> None:
@@ -201,7 +229,7 @@ class TorchGraphEngine:
         return graph.replay
 
     def _run_vision(self) -> None:
-        self._patches.copy_(self.model.encode_images(self._pixels))
+        self._patches.copy_(self._fused.encode_images(self._pixels.to(self._dtype)))
 
     def _run_pruner(self, prompt: int) -> None:
         keep_mask = self.model.prune(
@@ -213,7 +241,7 @@ class TorchGraphEngine:
 
     def _run_decoder(self, retained: int, prompt: int) -> None:
         indices = self._order[:, :retained]
-        hidden = self.model.decode(
+        hidden = self._fused.decode(
             self._patches.gather(1, indices[:, :, None].expand(-1, -1, self._patches.shape[-1])),
             indices,
             self._prompt_tokens[:, :prompt],

@@ -14,10 +14,10 @@ import torch
 from lightvla_ros.backends.export import export_bundle
 from lightvla_ros.backends.length_buckets import default_prompt_buckets, default_retained_buckets
 from lightvla_ros.backends.loading import LoadedEngine, load_engine
+from lightvla_ros.backends.torch_device import torch_device
 from lightvla_ros.backends.torch_graph_engine import torch_engine
 from lightvla_ros.commands._bench_engines import TORCH_BACKENDS, EngineChoice, reference_style
 from lightvla_ros.commands._random_size import RandomSize
-from lightvla_ros.core.errors import EngineError
 from lightvla_ros.core.policy_config import PolicyConfig
 from lightvla_ros.model import LightVla, ModelConfig, VisionTowerConfig
 from lightvla_ros.model.config import DINOV2_LARGE, SIGLIP_SO400M
@@ -111,16 +111,8 @@ def random_source(size: RandomSize, choice: EngineChoice) -> Iterator[RandomSour
 
 def _random_model(config: ModelConfig, device: str) -> LightVla:
     """Make the weights where and as they will be used: float32 on a CPU, bfloat16 on a GPU."""
-    present = torch.cuda.is_available()
-    if device == "cuda" and not present:
-        raise EngineError(
-            "device 'cuda'",
-            got=f"PyTorch {torch.__version__}, which sees no CUDA GPU",
-            expected="an NVIDIA GPU and a CUDA build of PyTorch",
-            fix="check nvidia-smi and the PyTorch build, or pass --device cpu",
-        )
+    on_gpu = torch_device(device) == "cuda"
     torch.manual_seed(0)
-    on_gpu = present and device != "cpu"
     standard = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if on_gpu else torch.float32)
     try:

@@ -26,7 +26,6 @@ TOTAL = "total"
 # What the cameras of most robots give.
 _CAMERA_HEIGHT, _CAMERA_WIDTH = 480, 640
 _WARM_UP = 2
-_FLOAT32_BYTES = 4
 
 _Samples = dict[tuple[str, int, str], list[float]]
 
@@ -235,7 +234,7 @@ def _bounds_ms(
     config: ModelConfig, retained: int, prompt_tokens: int, roofline: Roofline
 ) -> dict[str, float]:
     flops = stage_flops(config, retained, prompt_tokens)
-    moved = stage_bytes(config, retained, prompt_tokens, bytes_per_number=_FLOAT32_BYTES)
+    moved = stage_bytes(config, retained, prompt_tokens, bytes_per_number=roofline.bytes_per_number)
     bounds = {
         stage: roofline.bound_ms(operations, num_bytes)
         for stage, operations, num_bytes in zip(flops._fields, flops, moved, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -130,9 +131,15 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _roofline(choice: EngineChoice) -> Roofline | None:
-    from lightvla_ros.backends.roofline import measure_roofline
+    if choice.device == "cpu":
+        from lightvla_ros.backends.roofline import measure_roofline
 
-    return measure_roofline(choice.num_threads) if choice.device == "cpu" else None
+        return measure_roofline(choice.num_threads)
+    if choice.device == "cuda" and importlib.util.find_spec("torch") is not None:
+        from lightvla_ros.backends.torch_roofline import measure_gpu_roofline
+
+        return measure_gpu_roofline()
+    return None  # where "auto" leads is known only when an engine is loaded
 
 
 def _measure_bundle(args: argparse.Namespace, choice: EngineChoice) -> list[Measured]:
@@ -146,8 +153,6 @@ def _measure_bundle(args: argparse.Namespace, choice: EngineChoice) -> list[Meas
 
 
 def _measure_random(args: argparse.Namespace, choice: EngineChoice) -> list[Measured]:
-    import importlib.util
-
     from lightvla_ros.commands._bench_engines import engines_of
     from lightvla_ros.commands._random_size import RandomSize
     from lightvla_ros.commands._stage_latency import measure

@@ -45,12 +45,15 @@ def rotary_angles(config: ModelConfig, positions: Tensor, dtype: torch.dtype) ->
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn heads [B, heads, L, head_dim] by angles [B, 1, L, head_dim]."""
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-right, left], dim=-1) * sin
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
+    """Rotary self-attention of a decoder layer."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         D = config.hidden_size
@@ -61,23 +64,26 @@ class _Attention(nn.Module):
         self.o_proj = nn.Linear(D, D, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, key_bias: Tensor | None, rows: slice) -> Tensor:
-        q = _rotate(self._heads(self.q_proj(x[:, rows])), cos[:, :, rows], sin[:, :, rows])
-        k = _rotate(self._heads(self.k_proj(x)), cos, sin)
+        """Let `rows` of [B, L, D] attend to all: [B, len(rows), D]; angles as `rotary_angles` gives them."""
+        q = rotate(self._heads(self.q_proj(x[:, rows])), cos[:, :, rows], sin[:, :, rows])
+        k = rotate(self._heads(self.k_proj(x)), cos, sin)
         v = self._heads(self.v_proj(x))
         y = attend(q, k, v, key_bias)
         return self.o_proj(y.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, cos: Tensor, sin: Tensor, rows: slice) -> Tensor:
         """Return what `rows` attend to: probabilities [B, heads, len(rows), L], without padding."""
-        q = _rotate(self._heads(self.q_proj(x[:, rows])), cos[:, :, rows], sin[:, :, rows])
-        k = _rotate(self._heads(self.k_proj(x)), cos, sin)
+        q = rotate(self._heads(self.q_proj(x[:, rows])), cos[:, :, rows], sin[:, :, rows])
+        k = rotate(self._heads(self.k_proj(x)), cos, sin)
         return (q @ k.transpose(-1, -2) * self.head_dim**-0.5).softmax(-1)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)  # [B, heads, L, head_dim]
 
 
-class _Mlp(nn.Module):
+class Mlp(nn.Module):
+    """Gated MLP of a decoder layer."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -85,6 +91,7 @@ class _Mlp(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, L, D] to the same shape."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -94,9 +101,9 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = _Attention(config)
+        self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = _Mlp(config)
+        self.mlp = Mlp(config)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, key_bias: Tensor | None, rows: slice) -> Tensor:
         """Run [B, L, D] for `rows`: [B, len(rows), D]; angles as `rotary_angles` gives them."""

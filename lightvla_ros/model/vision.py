@@ -6,6 +6,7 @@ block, final norm and pooling head, which the reference computes and discards, d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -52,7 +53,9 @@ class _LayerScale(nn.Module):
         return x * self.scale_factor
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """Attention and MLP of a vision transformer, each on normalised rows and added to them."""
+
     def __init__(self, config: VisionTowerConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.embed_dim, eps=_LAYER_NORM_EPS)
@@ -63,17 +66,22 @@ class _Block(nn.Module):
         self.ls2 = _LayerScale(config.embed_dim) if config.layer_scale else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, T, C] to the same shape."""
         x = x + self.ls1(self.attn(self.norm1(x)))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
-class _PatchEmbed(nn.Module):
+class PatchEmbed(nn.Module):
+    """Cut images into patches, one token each."""
+
     def __init__(self, width: int, patch_size: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)  # [B, P, C], row-major patches
+        """Embed [B, 3, S, S] as [B, P, C], patches row by row."""
+        # Left as a view, every sum and norm of the tower would read columns.
+        return self.proj(images).flatten(2).transpose(1, 2).contiguous()
 
 
 class VisionTower(nn.Module):
@@ -83,12 +91,12 @@ class VisionTower(nn.Module):
         super().__init__()
         width, num_patches = config.embed_dim, (image_size // patch_size) ** 2
         self.num_prefix_tokens = config.num_prefix_tokens
-        self.patch_embed = _PatchEmbed(width, patch_size)
+        self.patch_embed = PatchEmbed(width, patch_size)
         self.pos_embed = nn.Parameter(torch.randn(1, num_patches, width) * 0.02)
         if config.num_prefix_tokens:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
             self.reg_token = nn.Parameter(torch.zeros(1, config.num_prefix_tokens - 1, width))
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth - 1))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth - 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode [B, 3, S, S] normalised images to [B, P, embed_dim] patch features."""
@@ -126,8 +134,12 @@ class VisionBackbone(nn.Module):
         # One call per tower for every camera of the batch: [B * cameras, 3 * towers, S, S].
         per_camera = pixel_values.reshape(B * self.num_cameras, 3 * len(self.tower_names), S, S)
         inputs = per_camera.split(3, dim=1)
-        features = torch.cat([tower(x) for tower, x in zip(self.towers(), inputs, strict=True)], dim=-1)
+        features = torch.cat(self.tower_features(inputs), dim=-1)
         return features.reshape(B, -1, features.shape[-1])  # [B, cameras * P, vision_dim]
+
+    def tower_features(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Encode one [B, 3, S, S] per tower to one [B, P, embed_dim] each."""
+        return [tower(x) for tower, x in zip(self.towers(), inputs, strict=True)]
 
 
 class Projector(nn.Module):

@@ -84,7 +84,8 @@ def test_rows_have_percentiles_speeds_and_bounds(measured: Bench) -> None:
         counted = row["stage"] not in ("preprocess", "post")
         figures = [row[name] for name in ("gflop", "gflops", "bound_ms", "fraction")]
         assert all(figure > 0 for figure in figures) if counted else figures == [None] * 4
-    assert measured.summary["roofline"]["num_threads"] == measured.summary["threads"] == 1
+    assert measured.summary["threads"] == 1
+    assert measured.summary["roofline"]["bytes_per_number"] == 4
 
 
 def test_work_and_bounds_of_a_chunk_are_the_sums_of_its_stages(measured: Bench) -> None:
