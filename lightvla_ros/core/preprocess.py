@@ -6,8 +6,10 @@ runs per observation; `resize_224`, `center_crop` and `pixel_values` are its ste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import lru_cache, partial
 from typing import Literal, cast, get_args
 
 import cv2
@@ -15,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightvla_ros.core.errors import ConfigError, ObservationError
-from lightvla_ros.core.resample import Scratch, center_crop_filter, lanczos_filter
+from lightvla_ros.core.resample import (
+    Scratch,
+    center_cropped_planes,
+    central_square,
+    lanczos_columns,
+    lanczos_rows,
+    padded_planes,
+    padded_sides,
+)
 
 Fit = Literal["stretch", "pad", "crop"]
 Image = NDArray[np.uint8]
@@ -32,14 +42,15 @@ JPEG_PARAMETERS = (
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
 )
-# The reference crops in [0, 1] and goes back to bytes by truncating x * 255.5.
-TO_BYTES = np.float32(255.5 / 255.0)
+# Robots have two or three cameras, and the caller's thread takes the first.
+MAX_HELPERS = 3
 
 
 class ImagePreprocessor:
     """Turn the camera images of one observation into the model's pixel values.
 
-    One caller at a time: work arrays are kept between calls. A result is never written again.
+    One caller at a time: work arrays are kept between calls. A result is never written again. JPEG of
+    several cameras runs side by side, in threads that all preprocessors of the process share.
 
     Args:
         image_size: side S of the model's square input, pixels.
@@ -70,6 +81,7 @@ class ImagePreprocessor:
         self.center_crop = center_crop
         self.fit: Fit = fit
         self._scratch = Scratch()
+        self._jpeg_scratches: list[Scratch] = []
         self._tables = [_normalization_table(name) for name in normalizations]
 
     def __call__(self, images: Sequence[Image]) -> NDArray[np.float32]:
@@ -84,13 +96,34 @@ class ImagePreprocessor:
         Raises:
             ObservationError: an image has another dtype or shape.
         """
-        channels = 3 * len(self._tables)
+        channels, scratch = 3 * len(self._tables), self._scratch
         result = np.empty((1, len(images) * channels, self.image_size, self.image_size), dtype=np.float32)
-        for index, image in enumerate(images):
-            planes = _resized_planes(_checked(image), self.image_size, self.jpeg, self.fit, self._scratch)
-            cropped = _cropped_planes(planes, self._scratch) if self.center_crop else planes.astype(np.uint8)
+        for index, pixels in enumerate(self._each_compressed(images)):
+            planes = _resized_planes(pixels, self.image_size, self.fit, scratch)
+            cropped = center_cropped_planes(planes, scratch) if self.center_crop else planes.astype(np.uint8)
             _normalize_into(result[0, index * channels : (index + 1) * channels], cropped, self._tables)
         return result
+
+    def _each_compressed(self, images: Sequence[Image]) -> Iterator[Image]:
+        """Yield what `_compressed` makes of each image, in order; raise the first one's error."""
+        self._jpeg_scratches += [Scratch() for _ in range(len(images) - len(self._jpeg_scratches))]
+        jobs = [
+            partial(_compressed, image, self.image_size, self.jpeg, self.fit, scratch)
+            for image, scratch in zip(images, self._jpeg_scratches, strict=False)
+        ]
+        # The filters are many short calls, which side by side would wait for the GIL and for each other.
+        helpers = [_helpers(os.getpid()).submit(job) for job in jobs[1:]] if self.jpeg else []
+        try:
+            yield from (job() for job in jobs[: len(jobs) - len(helpers)])
+            yield from (helper.result() for helper in helpers)
+        finally:
+            wait(helpers)  # Also after an error: the work arrays are the next call's.
+
+
+@lru_cache(maxsize=1)
+def _helpers(process_id: int) -> ThreadPoolExecutor:
+    """Make the threads of this process: a forked one has none of its parent's."""
+    return ThreadPoolExecutor(MAX_HELPERS, thread_name_prefix="camera")
 
 
 def resize_224(image: Image, *, jpeg: bool = True) -> Image:
@@ -115,7 +148,8 @@ def resize(image: Image, size: int, *, jpeg: bool = True, fit: Fit = "stretch") 
         ConfigError: `size` or `fit` is not allowed, or simplejpeg is needed and missing.
     """
     _check_options(size, fit)
-    return _interleaved(_resized_planes(_checked(image), size, jpeg, fit, Scratch()).astype(np.uint8))
+    pixels = _compressed(image, size, jpeg, fit, Scratch())
+    return _interleaved(_resized_planes(pixels, size, fit, Scratch()).astype(np.uint8))
 
 
 def center_crop(image: Image) -> Image:
@@ -138,7 +172,7 @@ def center_crop(image: Image) -> Image:
             expected="a square image",
             fix="call `resize` first",
         )
-    return _interleaved(_cropped_planes(_planes(checked).astype(np.float32), Scratch()))
+    return _interleaved(center_cropped_planes(_planes(checked).astype(np.float32), Scratch()))
 
 
 def pixel_values(image: Image, normalizations: Sequence[str] = ("dinov2", "siglip")) -> NDArray[np.float32]:
@@ -161,58 +195,24 @@ def pixel_values(image: Image, normalizations: Sequence[str] = ("dinov2", "sigli
     return result
 
 
-def _resized_planes(image: Image, size: int, jpeg: bool, fit: Fit, scratch: Scratch) -> NDArray[np.float32]:
-    """Resize uint8 [H, W, 3] to whole numbers in float32 [3, size, size]."""
+def _compressed(image: Image, size: int, jpeg: bool, fit: Fit, scratch: Scratch) -> Image:
+    """Check an image and do what comes before its resize; the result may be a work array."""
+    image = _checked(image)
     if fit == "crop":
-        image = _central_square(image)
+        image = central_square(image)
+    return _jpeg_round_trip(image, scratch) if jpeg and image.shape[:2] != (size, size) else image
+
+
+def _resized_planes(image: Image, size: int, fit: Fit, scratch: Scratch) -> NDArray[np.float32]:
+    """Resize uint8 [H, W, 3] to whole numbers in float32 [3, size, size]."""
     if image.shape[:2] == (size, size):
         return _planes(image).astype(np.float32)
-    if jpeg:
-        image = _jpeg_round_trip(image)
-    if fit == "pad":
-        return _padded_planes(image, size, scratch)
-    return _lanczos_planes(image, size, size, scratch)
-
-
-def _lanczos_planes(image: Image, height: int, width: int, scratch: Scratch) -> NDArray[np.float32]:
-    """Resize uint8 [H, W, 3] to whole numbers in float32 [3, height, width]."""
-    input_height, input_width, _ = image.shape
+    height, width = padded_sides(image.shape, size) if fit == "pad" else (size, size)
     # Rows first: they are contiguous as they come, and fewer of them are left to be split into planes.
-    pixels = scratch.array("pixels", input_height, input_width * 3)
-    np.copyto(pixels, image.reshape(pixels.shape))
-    rows = scratch.array("rows", height, input_width * 3)
-    lanczos_filter(input_height, height).along_rows(pixels, out=rows)
-    planes = scratch.array("planes", 3, height, input_width)
-    cv2.split(rows.reshape(height, input_width, 3), list(planes))
-    resized = scratch.array("resized", 3, height, width)
-    lanczos_filter(input_width, width).along_columns(planes, out=resized)
-    np.rint(resized, out=resized)
-    return np.clip(resized, 0.0, 255.0, out=resized)
-
-
-def _padded_planes(image: Image, size: int, scratch: Scratch) -> NDArray[np.float32]:
-    longest = max(image.shape[:2])
-    height, width = (max(1, round(side * size / longest)) for side in image.shape[:2])
-    top, left = (size - height) // 2, (size - width) // 2
-    planes = np.zeros((3, size, size), dtype=np.float32)
-    planes[:, top : top + height, left : left + width] = _lanczos_planes(image, height, width, scratch)
-    return planes
-
-
-def _central_square(image: Image) -> Image:
-    height, width, _ = image.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return np.ascontiguousarray(image[top : top + side, left : left + side])
-
-
-def _cropped_planes(planes: NDArray[np.float32], scratch: Scratch) -> NDArray[np.uint8]:
-    """Centre-crop float32 [3, S, S] in 0..255 to uint8 [3, S, S]."""
-    crop = center_crop_filter(planes.shape[-1])
-    rows = crop.along_rows(planes, out=scratch.array("cropped rows", *planes.shape))
-    cropped = crop.along_columns(rows, out=scratch.array("cropped", *planes.shape))
-    cropped *= TO_BYTES
-    return cropped.astype(np.uint8)
+    rows = lanczos_rows(image, height, scratch)
+    planes = scratch.array("planes", 3, *rows.shape[:2])
+    cv2.split(rows, list(planes))
+    return padded_planes(lanczos_columns(planes, width, scratch), size)
 
 
 def _normalize_into(
@@ -240,11 +240,13 @@ def _normalization_table(name: str) -> NDArray[np.float32]:
     return table
 
 
-def _jpeg_round_trip(image: Image) -> Image:
+def _jpeg_round_trip(image: Image, scratch: Scratch) -> Image:
+    """Encode and decode uint8 [H, W, 3]; the result is a work array."""
     # OpenCV encodes: its bytes are those of Pillow, while simplejpeg takes the fast DCT below quality 96
     # whatever it is told. simplejpeg decodes: only it offers the fast inverse DCT that TensorFlow uses.
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), JPEG_PARAMETERS)
-    return _jpeg_decoder()(encoded, fastdct=True, fastupsample=False)
+    pixels = scratch.byte_array("jpeg", *image.shape)
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=pixels), JPEG_PARAMETERS)
+    return _jpeg_decoder()(encoded, fastdct=True, fastupsample=False, buffer=pixels)
 
 
 @lru_cache

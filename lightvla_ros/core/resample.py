@@ -16,6 +16,8 @@ CACHED_FILTERS = 32
 # Measured on 640x480 to 224x224: larger blocks multiply more zeros, smaller ones call BLAS too often.
 ROWS_PER_BLOCK = 8
 COLUMNS_PER_BLOCK = 16
+# The reference crops in [0, 1] and goes back to bytes by truncating x * 255.5.
+TO_BYTES = np.float32(255.5 / 255.0)
 
 
 class Scratch:
@@ -34,6 +36,11 @@ class Scratch:
         if buffer is None or buffer.size < size:
             buffer = self._buffers[name] = np.empty(size, dtype=np.float32)
         return buffer[:size].reshape(shape)
+
+    def byte_array(self, name: str, *shape: int) -> NDArray[np.uint8]:
+        """Return the array `name` as uint8 in the given shape; what it held before is lost."""
+        size = math.prod(shape)
+        return self.array(name, math.ceil(size / 4)).view(np.uint8)[:size].reshape(shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +64,11 @@ class BandedFilter:
         self._row_blocks = _blocks(weights, ROWS_PER_BLOCK)
         self._column_blocks = _blocks(weights, COLUMNS_PER_BLOCK)
 
-    def along_rows(self, values: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Filter the last axis but one: float32 [..., n, K] into `out` [..., m, K], which is returned."""
+    def along_rows(
+        self, values: NDArray[np.float32] | NDArray[np.uint8], out: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Filter the last axis but one: [..., n, K] into `out`, float32 [..., m, K], which is returned."""
+        # Of uint8 values NumPy makes float32 a block at a time, which stays in the cache.
         for block in self._row_blocks:
             np.matmul(block.weights, values[..., block.inputs, :], out=out[..., block.outputs, :])
         return out
@@ -105,6 +115,57 @@ def center_crop_filter(size: int) -> BandedFilter:
     # Where the fraction is 0 the upper neighbour may lie outside; it has no weight then.
     weights[outputs, np.minimum(lower + 1, size - 1)] += fraction
     return BandedFilter(weights)
+
+
+def central_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Cut the largest square out of the middle of [H, W, 3]."""
+    height, width, _ = image.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+def lanczos_rows(image: NDArray[np.uint8], height: int, scratch: Scratch) -> NDArray[np.float32]:
+    """Resize uint8 [H, W, 3] to float32 [height, W, 3], not rounded."""
+    input_height, width, channels = image.shape
+    rows = scratch.array("rows", height, width * channels)
+    lanczos_filter(input_height, height).along_rows(image.reshape(input_height, -1), out=rows)
+    return rows.reshape(height, width, channels)
+
+
+def lanczos_columns(planes: NDArray[np.float32], width: int, scratch: Scratch) -> NDArray[np.float32]:
+    """Resize float32 [3, height, W] to whole numbers 0..255 in float32 [3, height, width]."""
+    resized = scratch.array("resized", *planes.shape[:2], width)
+    lanczos_filter(planes.shape[-1], width).along_columns(planes, out=resized)
+    np.rint(resized, out=resized)
+    return np.clip(resized, 0.0, 255.0, out=resized)
+
+
+def padded_sides(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Scale the sides of [H, W, 3] alike so that the longer one is `size`; at least 1 pixel each."""
+    height, width, _ = shape
+    longest = max(height, width)
+    return max(1, round(height * size / longest)), max(1, round(width * size / longest))
+
+
+def padded_planes(planes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Put float32 [3, height, width] in the middle of a black [3, size, size], if it is smaller."""
+    _, height, width = planes.shape
+    if height == width == size:
+        return planes
+    top, left = (size - height) // 2, (size - width) // 2
+    padded = np.zeros((len(planes), size, size), dtype=np.float32)
+    padded[:, top : top + height, left : left + width] = planes
+    return padded
+
+
+def center_cropped_planes(planes: NDArray[np.float32], scratch: Scratch) -> NDArray[np.uint8]:
+    """Centre-crop float32 [3, S, S] in 0..255 to uint8 [3, S, S]."""
+    crop = center_crop_filter(planes.shape[-1])
+    rows = crop.along_rows(planes, out=scratch.array("cropped rows", *planes.shape))
+    cropped = crop.along_columns(rows, out=scratch.array("cropped", *planes.shape))
+    cropped *= TO_BYTES
+    return cropped.astype(np.uint8)
 
 
 def _blocks(weights: NDArray[np.float64], outputs_per_block: int) -> tuple[_Block, ...]:

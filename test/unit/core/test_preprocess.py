@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,15 @@ import numpy as np
 import pytest
 
 from lightvla_ros.core.errors import ConfigError, ObservationError
-from lightvla_ros.core.preprocess import ImagePreprocessor, center_crop, pixel_values, resize, resize_224
+from lightvla_ros.core.preprocess import (
+    MAX_HELPERS,
+    Fit,
+    ImagePreprocessor,
+    center_crop,
+    pixel_values,
+    resize,
+    resize_224,
+)
 
 
 def make_image(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -54,6 +64,76 @@ def test_a_result_is_not_overwritten_by_the_next_call() -> None:
     kept = first.copy()
     preprocessor([make_image(300, 400, seed=9)])
     np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("jpeg", [True, False])
+def test_cameras_side_by_side_equal_cameras_one_by_one(fit: Fit, jpeg: bool) -> None:
+    rng = np.random.default_rng(0)
+    together = ImagePreprocessor(image_size=96, jpeg=jpeg, fit=fit)
+    alone = ImagePreprocessor(image_size=96, jpeg=jpeg, fit=fit)
+    results, expected = [], []
+    for cameras in (2, 3, 1, 2, 6, 0, 2, 3):
+        sizes = [(96, 96), (480, 640), *rng.integers(1, 400, (cameras, 2)).tolist()]
+        images = [make_image(*sizes[i], seed=i) for i in rng.integers(0, len(sizes), cameras)]
+        results.append(together(images))
+        expected.append([alone([image])[0] for image in images])
+    # All at the end: no result may be written by a later call.
+    for result, parts in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result[0], np.concatenate([np.empty((0, 96, 96)), *parts]))
+
+
+@pytest.mark.parametrize("jpeg", [True, False])
+def test_of_several_wrong_cameras_the_first_is_told(jpeg: bool) -> None:
+    preprocessor = ImagePreprocessor(jpeg=jpeg)
+    good = make_image(480, 640)
+    grey, rgba, wide = (np.zeros(shape, np.uint8) for shape in ((4, 4), (4, 4, 4), (5, 5, 5)))
+    expected = preprocessor([good, good])
+    for images, told in (
+        ([good, grey], r"\(4, 4\)"),
+        ([grey, good], r"\(4, 4\)"),
+        ([good, rgba, grey], r"\(4, 4, 4\)"),
+        ([wide, rgba, grey], r"\(5, 5, 5\)"),
+        ([good, good, good, wide, good, grey], r"\(5, 5, 5\)"),
+    ):
+        with pytest.raises(ObservationError, match=rf"^camera image; got uint8 {told}"):
+            preprocessor(images)
+        np.testing.assert_array_equal(preprocessor([good, good]), expected)
+
+
+def test_preprocessors_do_not_pile_up_threads() -> None:
+    before = threading.active_count()
+    images = [make_image(20, 30, seed=i) for i in range(6)]
+    for _ in range(30):
+        ImagePreprocessor(image_size=16)(images)
+    assert threading.active_count() <= before + MAX_HELPERS
+
+
+def test_a_preprocessor_in_use_can_be_pickled() -> None:
+    images = [make_image(20, 30), make_image(40, 30)]
+    preprocessor = ImagePreprocessor(image_size=16)
+    expected = preprocessor(images)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(preprocessor))(images), expected)
+
+
+def test_threads_come_late_survive_a_fork_and_let_the_process_end() -> None:
+    script = (
+        "import os, threading\n"
+        "import numpy as np\n"
+        "from lightvla_ros.core.preprocess import ImagePreprocessor\n"
+        "image = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)\n"
+        "preprocessor = ImagePreprocessor(image_size=16)\n"
+        "preprocessor([image])\n"
+        "ImagePreprocessor(image_size=16, jpeg=False)([image, image])\n"
+        "assert threading.active_count() == 1\n"
+        "expected = preprocessor([image, image])\n"
+        "assert threading.active_count() == 2\n"
+        "child = os.fork()\n"
+        "same = (preprocessor([image, image]) == expected).all()\n"
+        "if child == 0:\n    os._exit(0 if same else 3)\n"
+        "assert same and os.waitpid(child, 0)[1] == 0\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
 
 
 def test_an_image_of_the_target_size_skips_jpeg_and_resize() -> None:

@@ -70,3 +70,17 @@ def test_scratch_arrays_are_reused_and_grow() -> None:
     assert np.shares_memory(small, scratch.array("a", 6))
     assert not np.shares_memory(small, scratch.array("b", 2, 3))
     assert scratch.array("a", 10, 10).shape == (10, 10)
+
+
+def test_bytes_are_filtered_as_the_same_numbers_in_float32() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (48, 30)).astype(np.uint8)
+    of_bytes = apply_rows(lanczos_filter(48, 22), values, 22)
+    np.testing.assert_array_equal(of_bytes, apply_rows(lanczos_filter(48, 22), values.astype(np.float32), 22))
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5, 3), (8, 8)])
+def test_scratch_bytes_have_their_shape_and_are_reused(shape: tuple[int, ...]) -> None:
+    scratch = Scratch()
+    array = scratch.byte_array("a", *shape)
+    assert (array.shape, array.dtype, array.flags.c_contiguous) == (shape, np.uint8, True)
+    assert np.shares_memory(array, scratch.byte_array("a", *shape))
