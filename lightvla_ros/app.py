@@ -12,7 +12,7 @@ from lightvla_ros.backends.tokenizer import TOKENIZER_NAME, load_encoder
 from lightvla_ros.core.errors import BundleError
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer
 from lightvla_ros.core.policy import PolicySpec, PrunedPolicy
-from lightvla_ros.core.policy_config import PolicyConfig, make_preprocessor
+from lightvla_ros.core.policy_config import PolicyConfig
 from lightvla_ros.core.preprocess import Fit
 from lightvla_ros.core.prompt import PromptEncoder
 from lightvla_ros.model.config import ModelConfig
@@ -88,7 +88,7 @@ def make_policy(
             center_crop=config.center_crop,
         ),
         engine=loaded.engine,
-        preprocessor=make_preprocessor(config),
+        preprocessor=loaded.make_preprocessor(config),
         prompt_encoder=_prompt_encoder(config, encode),
         proprio_normalizer=ProprioNormalizer(stats.proprio_q01, stats.proprio_q99),
         action_normalizer=ActionNormalizer(stats.action_q01, stats.action_q99, stats.action_mask),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,8 +15,8 @@ from lightvla_ros.backends.tokenizer import TOKENIZER_NAME
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
 from lightvla_ros.core.normalize import statistics_for
 from lightvla_ros.core.paths import engine_directory
-from lightvla_ros.core.policy import Engine
-from lightvla_ros.core.policy_config import PolicyConfig
+from lightvla_ros.core.policy import Engine, Preprocessor
+from lightvla_ros.core.policy_config import PolicyConfig, make_preprocessor
 from lightvla_ros.model.config import ModelConfig
 
 Backend = Literal["auto", "torch", "onnxruntime", "tensorrt"]
@@ -35,6 +36,7 @@ class LoadedEngine:
         model: sizes of the network.
         policy: everything besides weights.
         tokenizer: file of the tokenizer, or None where there is none.
+        make_preprocessor: builds the image side, which may end where the engine begins.
     """
 
     engine: Engine
@@ -43,6 +45,7 @@ class LoadedEngine:
     model: ModelConfig
     policy: PolicyConfig
     tokenizer: Path | None
+    make_preprocessor: Callable[[PolicyConfig], Preprocessor] = make_preprocessor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,7 @@ def _from_bundle(directory: Path, options: EngineOptions, statistics_key: str | 
         model=manifest.model,
         policy=manifest.policy,
         tokenizer=None if manifest.tokenizer is None else directory / manifest.tokenizer,
+        make_preprocessor=_torch_preprocessor(options) if backend == "torch" else make_preprocessor,
     )
 
 
@@ -218,7 +222,14 @@ def _from_checkpoint(directory: Path, options: EngineOptions, statistics_key: st
         model=model.config,
         policy=policy,
         tokenizer=tokenizer if tokenizer.is_file() else None,
+        make_preprocessor=_torch_preprocessor(options),
     )
+
+
+def _torch_preprocessor(options: EngineOptions) -> Callable[[PolicyConfig], Preprocessor]:
+    from lightvla_ros.backends.torch_preprocess import preprocessor_for
+
+    return preprocessor_for(options.device)
 
 
 def _require_torch(options: EngineOptions) -> None:

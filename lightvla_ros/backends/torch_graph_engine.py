@@ -99,11 +99,12 @@ class TorchGraphEngine:
             tokens[:, :length] = embedded
             return GraphPrompt(tokens, rms_normalize(tokens), length)
 
-    def encode_images(self, pixel_values: NDArray[np.float32]) -> Tensor:
+    def encode_images(self, pixel_values: NDArray[np.float32] | Tensor) -> Tensor:
         """Turn float32 [1, C, S, S] pixels into [1, N, D] visual tokens, overwritten by the next call."""
         with self._serving("vision"):
-            self._host_pixels.copy_(torch.from_numpy(pixel_values))
-            self._pixels.copy_(self._host_pixels, non_blocking=True)
+            if isinstance(pixel_values, np.ndarray):
+                pixel_values = torch.from_numpy(pixel_values)
+            self._pixels.copy_(pixel_values)
             self._vision()
             if self._device.type == "cuda":
                 torch.cuda.current_stream(self._device).synchronize()  # a stage's latency is its own
@@ -188,9 +189,6 @@ class TorchGraphEngine:
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=self._device)
 
-        # From page-locked memory the GPU fetches them by itself.
-        is_gpu = self._device.type == "cuda"
-        self._host_pixels = torch.zeros(1, channels, S, S, dtype=torch.float32, pin_memory=is_gpu)
         self._pixels = zeros(1, channels, S, S, dtype=torch.float32)
         self._proprio = zeros(1, config.proprio_dim, dtype=self._dtype)
         self._prompt_tokens = zeros(1, longest, D, dtype=self._dtype)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast, get_args
 
 from lightvla_ros.backends.loading import Backend, LoadedEngine, load_engine
 from lightvla_ros.core.errors import BundleError, ConfigError, EngineError
+from lightvla_ros.core.policy_config import make_preprocessor
 
 REFERENCE_STYLE = "reference-style"
 ALL = "all"
@@ -88,7 +89,12 @@ def reference_style(loaded: LoadedEngine) -> LoadedEngine:
 
     # Both torch engines hold their model; the protocol of all engines does not promise one.
     model = cast(Any, loaded.engine).model
-    return replace(loaded, engine=ReferenceStyleEngine(model), backend=REFERENCE_STYLE)
+    return replace(
+        loaded,
+        engine=ReferenceStyleEngine(model),
+        backend=REFERENCE_STYLE,
+        make_preprocessor=make_preprocessor,
+    )
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def world_samples(loaded: LoadedEngine, count: int, seed: int) -> list[EngineSam
         )
     policy = make_policy(loaded, load_encoder(loaded.tokenizer, loaded.model))
     world, expert, rng = Tabletop(), TabletopExpert(), np.random.default_rng(seed)
-    samples = []
+    preprocess, samples = make_preprocessor(loaded.policy), []
     for number in range(count):
         instruction = world.instructions()[number % len(world.instructions())]
         state = world.reset(instruction=instruction, seed=seed + number)
@@ -87,7 +87,7 @@ def world_samples(loaded: LoadedEngine, count: int, seed: int) -> list[EngineSam
         samples.append(
             EngineSample(
                 input_ids=policy.prompt_encoder.encode(instruction),
-                pixel_values=policy.preprocessor([state.images[c] for c in policy.spec.camera_names]),
+                pixel_values=preprocess([state.images[c] for c in policy.spec.camera_names]),
                 proprio=policy.proprio_normalizer.normalize(state.proprio),
             )
         )

@@ -16,6 +16,7 @@ from lightvla_ros.backends.length_buckets import default_prompt_buckets, default
 from lightvla_ros.backends.loading import LoadedEngine, load_engine
 from lightvla_ros.backends.torch_device import torch_device
 from lightvla_ros.backends.torch_graph_engine import torch_engine
+from lightvla_ros.backends.torch_preprocess import preprocessor_for
 from lightvla_ros.commands._bench_engines import TORCH_BACKENDS, EngineChoice, reference_style
 from lightvla_ros.commands._random_size import RandomSize
 from lightvla_ros.core.policy_config import PolicyConfig
@@ -89,7 +90,13 @@ class RandomSource:
             default_prompt_buckets(policy.max_prompt_tokens - 1),
         )
         return LoadedEngine(
-            engine=engine, name=self.name, backend="torch", model=config, policy=policy, tokenizer=None
+            engine=engine,
+            name=self.name,
+            backend="torch",
+            model=config,
+            policy=policy,
+            tokenizer=None,
+            make_preprocessor=preprocessor_for(self._choice.device),
         )
 
     def _policy(self) -> PolicyConfig:

@@ -6,7 +6,7 @@ prompt and the normalisation statistics. Nothing here knows which backend runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ from lightvla_ros.core.errors import EngineError, LightVlaError, ObservationErro
 from lightvla_ros.core.metrics import StageClock
 from lightvla_ros.core.normalize import ActionNormalizer, ProprioNormalizer, binarize_gripper
 from lightvla_ros.core.observation import ActionChunk, Observation
-from lightvla_ros.core.preprocess import Fit, ImagePreprocessor
+from lightvla_ros.core.preprocess import Fit, Image
 from lightvla_ros.core.prompt import PromptEncoder
 
 STAGES = ("preprocess", "vision", "pruner", "decoder", "post")
@@ -118,6 +118,10 @@ def warm_up(policy: Policy) -> None:
     )
 
 
+# Camera images, uint8 [H, W, 3] each -> pixel values, in a form that the engine takes.
+Preprocessor = Callable[[Sequence[Image]], Any]
+
+
 class Engine(Protocol):
     """The stages of a pruned policy on one backend.
 
@@ -137,7 +141,10 @@ class Engine(Protocol):
         ...
 
     def encode_images(self, pixel_values: NDArray[np.float32]) -> Any:
-        """Turn float32 [1, C, S, S] pixels into a handle of the N projected visual tokens."""
+        """Turn float32 [1, C, S, S] pixels into a handle of the N projected visual tokens.
+
+        An engine may also take what its own preprocessor gives.
+        """
         ...
 
     def prune(self, patches: Any, prompt: Any, proprio: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -178,7 +185,7 @@ class PrunedPolicy:
         *,
         spec: PolicySpec,
         engine: Engine,
-        preprocessor: ImagePreprocessor,
+        preprocessor: Preprocessor,
         prompt_encoder: PromptEncoder,
         proprio_normalizer: ProprioNormalizer,
         action_normalizer: ActionNormalizer,

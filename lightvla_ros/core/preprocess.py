@@ -82,7 +82,8 @@ class ImagePreprocessor:
         self.fit: Fit = fit
         self._scratch = Scratch()
         self._jpeg_scratches: list[Scratch] = []
-        self._tables = [_normalization_table(name) for name in normalizations]
+        # Per tower float32 [3, 256]: the pixel value of each byte, by channel.
+        self.tables = [_normalization_table(name) for name in normalizations]
 
     def __call__(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """Prepare one image per camera.
@@ -96,16 +97,16 @@ class ImagePreprocessor:
         Raises:
             ObservationError: an image has another dtype or shape.
         """
-        channels, scratch = 3 * len(self._tables), self._scratch
+        channels, scratch = 3 * len(self.tables), self._scratch
         result = np.empty((1, len(images) * channels, self.image_size, self.image_size), dtype=np.float32)
-        for index, pixels in enumerate(self._each_compressed(images)):
+        for index, pixels in enumerate(self.compressed(images)):
             planes = _resized_planes(pixels, self.image_size, self.fit, scratch)
             cropped = center_cropped_planes(planes, scratch) if self.center_crop else planes.astype(np.uint8)
-            _normalize_into(result[0, index * channels : (index + 1) * channels], cropped, self._tables)
+            _normalize_into(result[0, index * channels : (index + 1) * channels], cropped, self.tables)
         return result
 
-    def _each_compressed(self, images: Sequence[Image]) -> Iterator[Image]:
-        """Yield what `_compressed` makes of each image, in order; raise the first one's error."""
+    def compressed(self, images: Sequence[Image]) -> Iterator[Image]:
+        """Yield each camera's uint8 [H, W, 3] before its resize, valid until the next call; errors so."""
         self._jpeg_scratches += [Scratch() for _ in range(len(images) - len(self._jpeg_scratches))]
         jobs = [
             partial(_compressed, image, self.image_size, self.jpeg, self.fit, scratch)
@@ -117,7 +118,7 @@ class ImagePreprocessor:
             yield from (job() for job in jobs[: len(jobs) - len(helpers)])
             yield from (helper.result() for helper in helpers)
         finally:
-            wait(helpers)  # Also after an error: the work arrays are the next call's.
+            wait(helpers)  # also after an error: the work arrays are the next call's
 
 
 @lru_cache(maxsize=1)

@@ -84,7 +84,18 @@ class BandedFilter:
 
 @lru_cache(maxsize=CACHED_FILTERS)
 def lanczos_filter(num_inputs: int, num_outputs: int) -> BandedFilter:
-    """Lanczos-3 resize of one axis, widened by the reduction so that it does not alias.
+    """Filter by `lanczos_weights`."""
+    return BandedFilter(lanczos_weights(num_inputs, num_outputs))
+
+
+@lru_cache(maxsize=CACHED_FILTERS)
+def center_crop_filter(size: int) -> BandedFilter:
+    """Filter by `center_crop_weights`."""
+    return BandedFilter(center_crop_weights(size))
+
+
+def lanczos_weights(num_inputs: int, num_outputs: int) -> NDArray[np.float64]:
+    """Lanczos-3 resize of one axis, [m, n], widened by the reduction so that it does not alias.
 
     With s = n / m and L(x) = sinc(x) sinc(x / 3) for |x| < 3, the weight of input j for output i is
     L((j + 0.5 - (i + 0.5) s) / max(s, 1)), each row normalised to sum 1.
@@ -94,12 +105,12 @@ def lanczos_filter(num_inputs: int, num_outputs: int) -> BandedFilter:
     offsets = (np.arange(num_inputs) + 0.5 - centres[:, None]) / max(scale, 1.0)
     weights = np.sinc(offsets) * np.sinc(offsets / LANCZOS_RADIUS)
     weights[np.abs(offsets) >= LANCZOS_RADIUS] = 0.0
-    return BandedFilter(weights / weights.sum(axis=1, keepdims=True))
+    normalized: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return normalized
 
 
-@lru_cache(maxsize=CACHED_FILTERS)
-def center_crop_filter(size: int) -> BandedFilter:
-    """Crop the centre sqrt(0.9) of one axis and stretch it back to `size`, bilinear.
+def center_crop_weights(size: int) -> NDArray[np.float64]:
+    """Crop the centre sqrt(0.9) of one axis and stretch it back to `size`, bilinear: [size, size].
 
     Output j is sampled at (size - 1) o + j s with s = sqrt(0.9), o = (1 - s) / 2, all float32 as the
     reference computes it.
@@ -114,7 +125,7 @@ def center_crop_filter(size: int) -> BandedFilter:
     weights[outputs, lower] = 1.0 - fraction
     # Where the fraction is 0 the upper neighbour may lie outside; it has no weight then.
     weights[outputs, np.minimum(lower + 1, size - 1)] += fraction
-    return BandedFilter(weights)
+    return weights
 
 
 def central_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
