@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightvla_ros.backends.length_buckets import bucket_for
 from lightvla_ros.backends.torch_engine import TorchEngine, running, to_host
-from lightvla_ros.backends.torch_fused import can_compile, fused
+from lightvla_ros.backends.torch_fused import fused, profits_from_compiling
 from lightvla_ros.core.errors import EngineError
 from lightvla_ros.model.lightvla import LightVla
 from lightvla_ros.model.pruner import Retained, rms_normalize
@@ -86,7 +86,7 @@ class TorchGraphEngine:
         self._closed = False
         with running("capture"):
             self._allocate()
-            self._fused = self._fastest()
+            self._fuse()
             self._capture_all()
 
     def encode_prompt(self, input_ids: NDArray[np.int64]) -> GraphPrompt:
@@ -116,8 +116,8 @@ class TorchGraphEngine:
         with self._serving("pruner"):
             self._bind(prompt, proprio)
             self._pruners[prompt.tokens.shape[1]]()
-            *order, count = self._retained[0].tolist()
-            self._chosen = np.array(order[:count], dtype=np.int64)
+            order_and_count = self._retained[0].cpu().numpy()
+            self._chosen = order_and_count[: order_and_count[-1]].copy()
         return self._chosen
 
     def decode(
@@ -164,15 +164,17 @@ class TorchGraphEngine:
 
     # -- static tensors and what runs on them --------------------------------------------------------
 
-    def _fastest(self) -> LightVla:
-        """Return the fused model, compiled where that works."""
-        self._fused = fused(self.model, compiled=can_compile(self._device))
-        try:
-            self._run_all()
-        except Exception as error:  # noqa: BLE001  # a compiler fails in many ways, none of which the model needs
-            _logger.warning("torch.compile does not work here, so kernels are not joined: %s", error)
-            self._fused = fused(self.model, compiled=False)
-        return self._fused
+    def _fuse(self) -> None:
+        """Arrange the model for the device, compiled where that works."""
+        if profits_from_compiling(self._device):
+            self._fused = fused(self.model, compiled=True)
+            try:
+                self._run_all()
+                return
+            except Exception as error:  # noqa: BLE001  # a compiler fails in many ways; the model needs none
+                _logger.warning("torch.compile does not work here, so kernels are not joined: %s", error)
+            self._fused = self.model  # lets go of the joined weights before they are joined again
+        self._fused = fused(self.model, compiled=False)
 
     def _run_all(self) -> None:
         """Run every stage once, for the largest decoder and the smallest."""
@@ -247,7 +249,7 @@ class TorchGraphEngine:
             visual_mask=torch.arange(retained, device=self._device)[None] < self._count[:, None],
             prompt_mask=self._real(prompt),
         )
-        self._actions.copy_(self.model.action_head(hidden))
+        self._actions.copy_(self._fused.action_head(hidden))
 
     def _real(self, prompt: int) -> Tensor:
         return torch.arange(prompt, device=self._device)[None] < self._prompt_length[:, None]

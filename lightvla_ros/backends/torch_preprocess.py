@@ -41,6 +41,9 @@ class TorchPreprocessor:
         self._preprocessor = preprocessor
         self._device = device
         self._tables = torch.stack([torch.from_numpy(table) for table in preprocessor.tables]).to(device)
+        # Which table a byte is looked up in: [towers, 3, 1, 1] against the cameras' [cameras, 1, 3, S, S].
+        self._tower = torch.arange(len(self._tables), device=device)[:, None, None, None]
+        self._channel = torch.arange(3, device=device)[:, None, None]
         self._weights = lru_cache(maxsize=CACHED_FILTERS)(self._make_weights)
 
     def __call__(self, images: Sequence[Image]) -> Tensor:
@@ -58,10 +61,8 @@ class TorchPreprocessor:
         """
         with running("preprocess"):
             planes = [self._planes(image) for image in self._preprocessor.compressed(images)]
-            indices = torch.stack(planes).long()[:, None]  # [cameras, 1, 3, S, S]
-            channel = torch.arange(3, device=self._device)[:, None, None]
-            tower = torch.arange(len(self._tables), device=self._device)[:, None, None, None]
-            return self._tables[tower, channel, indices].flatten(0, 2)[None]
+            indices = torch.stack(planes).long()[:, None]
+            return self._tables[self._tower, self._channel, indices].flatten(0, 2)[None]
 
     def _planes(self, image: Image) -> Tensor:
         """Resize and crop uint8 [H, W, 3] to bytes in [3, S, S]."""
@@ -70,8 +71,9 @@ class TorchPreprocessor:
         if planes.shape[1:] != (size, size):
             height, width = padded_sides(image.shape, size) if fit == "pad" else (size, size)
             planes = self._filtered(planes, lanczos_weights, height, width).round().clamp(0, 255)
-            top, left = (size - height) // 2, (size - width) // 2
-            planes = F.pad(planes, (left, size - width - left, top, size - height - top))
+            if (height, width) != (size, size):
+                top, left = (size - height) // 2, (size - width) // 2
+                planes = F.pad(planes, (left, size - width - left, top, size - height - top))
         if self._preprocessor.center_crop:
             planes = self._filtered(planes, _crop_weights, size, size) * float(TO_BYTES)
         return planes.to(torch.uint8)

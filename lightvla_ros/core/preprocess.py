@@ -106,7 +106,7 @@ class ImagePreprocessor:
         return result
 
     def compressed(self, images: Sequence[Image]) -> Iterator[Image]:
-        """Yield each camera's uint8 [H, W, 3] before its resize, valid until the next call; errors so."""
+        """Yield each camera's uint8 [H, W, 3] before its resize, valid until the next call; raises as one."""
         self._jpeg_scratches += [Scratch() for _ in range(len(images) - len(self._jpeg_scratches))]
         jobs = [
             partial(_compressed, image, self.image_size, self.jpeg, self.fit, scratch)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -99,6 +100,24 @@ def test_a_model_can_still_be_trained_after_it_was_fused(model: LightVla) -> Non
     assert model.language_model.model.layers[0].self_attn.k_proj.weight.grad is not None
 
 
+def test_the_engine_runs_the_fused_model_alone(model: LightVla, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = TorchGraphEngine(model, retained_buckets=(32,), prompt_buckets=(4,), capture=False)
+
+    def unfused(*_: Any) -> Any:
+        raise AssertionError("a part of the model that has a faster form was run as it is")
+
+    for part in (model.language_model.model.layers[0], model.action_head.model.fc2):
+        monkeypatch.setattr(part, "forward", unfused)
+    for tower in model.vision_backbone.towers():
+        monkeypatch.setattr(tower.patch_embed, "forward", unfused)
+    rng = np.random.default_rng(0)
+    patches = engine.encode_images(rng.normal(size=(1, 12, 56, 56)).astype(np.float32))
+    prompt, proprio = engine.encode_prompt(np.arange(4, 8)), np.zeros(8, dtype=np.float32)
+    actions = engine.decode(patches, engine.prune(patches, prompt, proprio), prompt, proprio)
+    assert np.isfinite(actions).all()
+    engine.close()
+
+
 def test_where_the_compiler_fails_the_engine_runs_without(
     model: LightVla, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,9 +125,10 @@ def test_where_the_compiler_fails_the_engine_runs_without(
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(torch_fused, "_compiled", lambda *_, **__: failing)
-    monkeypatch.setattr(torch_graph_engine, "can_compile", lambda _: True)
+    monkeypatch.setattr(torch_graph_engine, "profits_from_compiling", lambda _: True)
     with caplog.at_level(logging.WARNING):
         engine = TorchGraphEngine(model, retained_buckets=(32,), prompt_buckets=(4,), capture=False)
+    assert "torch.compile does not work here" in caplog.text
     assert "Failed to find C compiler" in caplog.text
     patches = engine.encode_images(torch.zeros(1, 12, 56, 56).numpy())
     assert torch.isfinite(patches).all()

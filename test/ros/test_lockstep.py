@@ -146,21 +146,20 @@ class SlowPolicy(Node):
             self._publisher.publish(self._trajectory.write_steps(steps, np.arange(7)))
 
 
-def test_a_chunk_for_a_picture_that_was_shown_again_meanwhile_is_taken_whole(tmp_path: Path) -> None:
-    parameters = ros_arguments({"lockstep": 2, "image_size": 64})
-    environment = {"ROS_DOMAIN_ID": str(DOMAIN_ID), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+def test_a_chunk_for_a_picture_that_was_shown_again_meanwhile_is_taken_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN_ID))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = Context()
     rclpy.init(context=context, domain_id=DOMAIN_ID)
     policy = SlowPolicy(context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(policy)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        with running({SIM_MODULE: parameters}, log_directory=tmp_path):
-            deadline_s = time.monotonic() + 60.0
-            while policy.step < 2 and time.monotonic() < deadline_s:
-                executor.spin_once(timeout_sec=0.05)
+    with running({SIM_MODULE: ros_arguments({"lockstep": 2, "image_size": 64})}, log_directory=tmp_path):
+        deadline_s = time.monotonic() + 60.0
+        while policy.step < 2 and time.monotonic() < deadline_s:
+            executor.spin_once(timeout_sec=0.05)
     rclpy.shutdown(context=context)
     assert policy.answered
     assert policy.stamps[0] < policy.stamps[1]
