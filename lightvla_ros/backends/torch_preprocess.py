@@ -1,7 +1,7 @@
 """Camera images to pixel values on the GPU, where the resize takes microseconds instead of milliseconds.
 
 The same filters as `core/preprocess.py`, after the same JPEG round trip on the CPU. Sums are in float32 in
-another order, so that one byte in some ten thousand may come out rounded to its neighbour.
+another order, so that a byte in some millions may come out rounded to its neighbour.
 """
 
 from __future__ import annotations
